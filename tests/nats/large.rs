@@ -9,13 +9,13 @@ use std::{
 };
 
 use async_nats::jetstream;
-use futures_util::StreamExt;
 use h3cast::client::{Viewer, viewer::Event};
 
 use crate::{
     cluster::Cluster,
     common::soon,
     edge::Edge,
+    past::pulls,
     serving::{Serving, memory},
 };
 
@@ -57,15 +57,7 @@ async fn messages_larger_than_a_request_come_in_their_order() {
     let feed = format!("logs=nats://{}/logs.a", cluster.addresses());
     let serving = tokio::task::block_in_place(|| Serving::start(|_| vec![feed]));
     let edge = Edge::of(&serving);
-    let mut requests = context.client().subscribe("$JS.API.CONSUMER.MSG.NEXT.LOGS.>").await.unwrap();
-    context.client().flush().await.unwrap();
-    let count = Arc::new(AtomicU64::new(0));
-    let counted = count.clone();
-    let counting = tokio::spawn(async move {
-        while requests.next().await.is_some() {
-            counted.fetch_add(1, Ordering::Relaxed);
-        }
-    });
+    let requests = pulls(&context, "LOGS").await;
     let mut viewer = Viewer::new(&edge.uri("/stream/logs?from=start"), edge.trust.clone()).unwrap();
     let sizes = [10, 3 * MIB, 7 * MIB, 100, 2 * MIB, MIB, 5 * MIB, 200, 1_900_000, 1_900_000, 4 * MIB, 1];
     for size in sizes {
@@ -91,8 +83,7 @@ async fn messages_larger_than_a_request_come_in_their_order() {
     for size in sizes.into_iter().chain([6 * MIB, 20]) {
         assert_eq!(chunk(&mut viewer).await, size);
     }
-    counting.abort();
-    let count = count.load(Ordering::Relaxed);
+    let count = requests.load(Ordering::Relaxed);
     assert!(count < 200, "{count} requests");
 }
 

@@ -52,7 +52,7 @@ async fn a_folder_that_is_free_in_a_moment() {
     server.stop().await;
     let store = h3cast::store::Store::open(place.folder().join("store"), Default::default()).unwrap();
     let mut server = place.rival(&["publish", "--store", "store"]);
-    // Nothing says that it waits. If it has not come to the folder by then, it has not to wait.
+    // Nothing says that it waits. If it gets to the folder later than that, it need not wait.
     tokio::time::sleep(Duration::from_millis(300)).await;
     drop(store);
     server.ready().await;

@@ -60,7 +60,7 @@ struct Asked {
     alone: bool,
 }
 
-/// What an answer that is no message means.
+/// A status that the server sends in place of a message.
 #[derive(Debug, PartialEq, Eq)]
 enum Told {
     /// The consumer is there.

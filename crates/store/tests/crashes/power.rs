@@ -57,7 +57,6 @@ async fn losses() {
             // Also right after the feed was created.
             for after in [0, 3, random.below(500), random.below(3000)] {
                 let old = writing.acknowledged(after);
-                // Longer than the interval and a flush take, while it goes on writing.
                 std::thread::sleep(SINCE);
                 let last = writing.acknowledged(0);
                 assert!(last > old);
