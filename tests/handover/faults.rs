@@ -217,7 +217,7 @@ async fn only_one_of_two_takes_over() {
     let mut second = place.stopped_at("take-over", &["publish"]).await;
     let mut third = place.next(&["publish"]);
     third.ended(1).await;
-    third.says("another server is taking over from it now");
+    third.says(&format!("process {} is taking over from it now", second.pid()));
     second.go_on();
     second.ready().await;
     first.ended(0).await;

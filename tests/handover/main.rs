@@ -1,6 +1,8 @@
 //! `h3cast serve --take-over`: a new server takes over from an old one, and no viewer loses a chunk.
 #![cfg(all(feature = "cli", unix))]
 
+#[cfg(feature = "store")]
+mod again;
 mod faults;
 mod feeds;
 mod overdue;

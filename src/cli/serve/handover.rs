@@ -35,6 +35,7 @@ mod old;
 mod process;
 #[cfg_attr(not(feature = "store"), path = "handover/no_shelf.rs")]
 mod shelf;
+mod taking;
 mod wire;
 
 use std::{
@@ -49,7 +50,7 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use self::new::Predecessor;
+use self::{new::Predecessor, taking::Taking};
 pub(super) use self::{dropped::Dropped, old::Yielding, shelf::Shelf};
 use super::{
     args::ServeArgs,
@@ -223,7 +224,8 @@ impl Changeover {
             return None;
         };
         let Self { settings: TakeOverSettings { grace, .. }, changing, left, .. } = self;
-        Some(Yielding { handover, listens, estate, shelf, grace, changing, left, stop, ending })
+        let taking = Taking::default();
+        Some(Yielding { handover, listens, estate, shelf, grace, changing, taking, left, stop, ending })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     io,
     net::SocketAddr,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -14,7 +14,7 @@ use std::{
 use tokio::{
     io::AsyncWriteExt,
     net::UnixStream,
-    sync::Mutex,
+    sync::{Mutex, MutexGuard},
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -22,6 +22,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     Shelf,
+    taking::{self, Taking},
     wire::{self, FeedState, ToNew, ToOld},
 };
 use crate::{
@@ -37,6 +38,8 @@ const STARTING: Duration = Duration::from_secs(60);
 const TAKING: Duration = Duration::from_secs(10);
 /// How long it may take to be told that it does not take over: it notices the end of the connection, too.
 pub(super) const TELLING: Duration = Duration::from_secs(1);
+/// How long a new server waits until one before it that has failed has let go of the store: less than the new one does.
+const RETURNING: Duration = Duration::from_secs(10);
 /// So much of a history is written at once, in bytes, except for larger chunks.
 const PART: usize = 256 << 10;
 
@@ -54,6 +57,8 @@ pub(in crate::cli::serve) struct Yielding {
     pub(super) grace: Duration,
     /// Held while a server takes over from this one.
     pub(super) changing: Arc<Mutex<()>>,
+    /// Which one that is.
+    pub(super) taking: Taking,
     /// Whether this server's socket is another's now.
     pub(super) left: Arc<AtomicBool>,
     pub(super) stop: CancellationToken,
@@ -77,6 +82,8 @@ struct Ready {
 /// The new server's end of the connection.
 struct Other {
     stream: UnixStream,
+    /// Until it is dropped, this server takes over.
+    _takes: Arc<OwnedFd>,
     /// A message was not written whole: whatever came after it would be taken for its rest.
     is_broken: bool,
 }
@@ -101,6 +108,14 @@ impl Other {
         timeout(TAKING, wire::read_short(&mut self.stream)).await?
     }
 
+    /// Does something that it waits for, unless it has gone, or says that it fails.
+    async fn served<T>(&self, done: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+        tokio::select! {
+            done = done => done,
+            () = taking::stirs(&self.stream) => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
     /// Why it has closed its end, if it said so.
     async fn last_word(&mut self) -> Option<io::Error> {
         match self.read().await {
@@ -118,13 +133,12 @@ impl Yielding {
             Ok(false) => return,
             Err(error) => return debug!(%error, "a server that looks for another one was not answered"),
         }
-        let Ok(_changing) = self.changing.try_lock() else {
-            let why = match self.ending.is_cancelled() {
-                true => "it stops",
-                false => "another server is taking over from it now",
-            };
-            _ = Self::refuse(&mut stream, why).await;
-            return;
+        let _changing = match self.turn(&stream).await {
+            Ok(changing) => changing,
+            Err(why) => {
+                _ = Self::refuse(&mut stream, &why).await;
+                return;
+            }
         };
         if let Err(error) = Box::pin(self.hand_over(stream)).await {
             return match self.stop.is_cancelled() {
@@ -136,6 +150,33 @@ impl Yielding {
         // No longer for load balancers: the ports are served.
         self.stop.cancel();
         self.ending.cancel();
+    }
+
+    /// Waits until no other server takes over: one that has failed may have the store for a moment. Why not, if it does
+    /// not come to that.
+    async fn turn(&self, stream: &UnixStream) -> Result<MutexGuard<'_, ()>, String> {
+        if let Ok(turn) = self.changing.try_lock() {
+            return Ok(turn);
+        }
+        let busy = || match self.taking.who() {
+            _ if self.ending.is_cancelled() => "it stops".into(),
+            Some((pid, true)) => format!("process {pid} is taking over from it now"),
+            Some((pid, false)) => {
+                format!("process {pid} has failed to take over, and still uses the store: stop it first")
+            }
+            None => "it stops".into(),
+        };
+        if self.ending.is_cancelled() || self.taking.who().is_some_and(|(_, is_there)| is_there) {
+            return Err(busy());
+        }
+        let pid = stream.peer_cred().ok().and_then(|peer| peer.pid()).unwrap_or_default();
+        info!("process {pid} waits to take over until this server has its store again");
+        tokio::select! {
+            turn = timeout(RETURNING, self.changing.lock()) => turn.map_err(|_| busy()),
+            () = self.ending.cancelled() => Err(busy()),
+            // It says nothing meanwhile: it has gone.
+            () = taking::stirs(stream) => Err("it has ended".into()),
+        }
     }
 
     async fn hand_over(&self, stream: UnixStream) -> io::Result<()> {
@@ -183,6 +224,7 @@ impl Yielding {
     /// is `too_late`, it is told that this one stops; what fails, why.
     async fn prepare(&self, mut stream: UnixStream, too_late: &CancellationToken) -> io::Result<Successor> {
         let pid = stream.peer_cred()?.pid().unwrap_or_default();
+        let takes = self.taking.begins(pid, &stream)?;
         info!("process {pid} is about to take over");
         let offer = match self.offer(&mut stream).await {
             Ok(offer) => offer,
@@ -191,7 +233,7 @@ impl Yielding {
                 return Err(error);
             }
         };
-        let mut other = Other { stream, is_broken: false };
+        let mut other = Other { stream, _takes: takes, is_broken: false };
         let mut held = None;
         // Publishers wait until the new server was told: before anything is published here that it does not have.
         let given = too_late.run_until_cancelled(async {
@@ -261,7 +303,7 @@ impl Yielding {
         let udp = match Self::starting(other).await? {
             ToOld::Release { folder } => {
                 // Most of it while publishers need not wait.
-                self.shelf.flush(folder).await?;
+                other.served(self.shelf.flush(folder)).await?;
                 held.get_or_insert_with(|| self.estate.hold());
                 self.shelf.release().await?;
                 fault::point("store-released");
