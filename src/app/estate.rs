@@ -56,8 +56,9 @@ impl Estate {
     pub(crate) async fn continues_stored(&self, name: &str, is_written: Option<bool>) -> Result<(), Lack> {
         let is_same = |feed: &Feed| is_written.is_none_or(|is_written| is_written == feed.publisher().is_some());
         match self.feeds.adopt(name, None).await {
-            Ok(Some(feed)) if feed.status().stored.is_some() && is_same(&feed) => Ok(()),
-            Ok(Some(_)) => Err(Lack::OtherSource),
+            Ok(Some(feed)) if feed.status().stored.is_none() => Err(Lack::OtherSource),
+            Ok(Some(feed)) if is_same(&feed) => Ok(()),
+            Ok(Some(_)) => Err(Lack::OtherKind),
             Ok(None) => Err(Lack::NoFeed),
             Err(error) => Err(Lack::Unknown(error)),
         }
@@ -88,6 +89,12 @@ pub(crate) enum Lack {
     /// Clients do not write it, or it is stored externally.
     #[error("it has another source here")]
     OtherSource,
+    /// It is on disk here as well, and would get chunks of another kind of source.
+    #[error("it has another source here")]
+    OtherKind,
+    /// The same of one that is to be given up: it stays on disk, and would be continued.
+    #[error("it stays on disk, and another source here has its name")]
+    Taken,
     #[error("{0}")]
     Unknown(OpenError),
 }

@@ -12,6 +12,8 @@ use std::{io, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 use bytes::Bytes;
 use tokio::io::AsyncRead;
 
+#[cfg(feature = "store")]
+use crate::store::{OpenError, Origin};
 use crate::{
     fault,
     feed::{
@@ -184,6 +186,17 @@ pub enum SourceError {
         /// Why not.
         source: crate::store::StoreError,
     },
+    /// What is stored of the feed was written by clients, and the source is one of the server; or the other way around.
+    #[cfg(feature = "store")]
+    #[error("cannot start the feed `{feed}`: its stored chunks are from `{stored}`, and `{here}` would continue them")]
+    OtherKind {
+        /// The feed's name.
+        feed: String,
+        /// The kind of source that its stored chunks are from, as a source begins.
+        stored: &'static str,
+        /// That of this source.
+        here: &'static str,
+    },
     /// NATS cannot be reached, or does not store the feed as asked for.
     #[cfg(feature = "nats")]
     #[error("cannot start the feed `{feed}`")]
@@ -273,7 +286,7 @@ impl Source {
             }
         }
         #[cfg(feature = "store")]
-        let unstored = |source| SourceError::Store { feed: name.to_owned(), source };
+        let (unstored, origin) = (|error: OpenError| error.of_source(name), Origin::of(&self.kind));
         #[cfg(feature = "store")]
         if let (Kind::Publish, Some(disk)) = (&self.kind, &options.store) {
             if name.parse::<Pattern>().is_err() {
@@ -285,8 +298,8 @@ impl Source {
         }
         let live = async || {
             #[cfg(feature = "store")]
-            if let Some(disk) = &options.store {
-                return disk.of_source(name, options.history).await.map_err(unstored);
+            if let (Some(disk), Some(origin)) = (&options.store, origin) {
+                return disk.of_source(name, origin, options.history).await.map_err(unstored);
             }
             Ok::<_, SourceError>(Feed::live(name, options.history, options.lag))
         };

@@ -7,7 +7,7 @@ use h3cast_store::FeedInfo;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::warn;
 
-use super::{Disk, StoreError, failed, lock};
+use super::{Disk, OpenError, failed, lock};
 use crate::feed::{Account, Feed, FeedError, FeedStore, Provenance, Trouble};
 
 /// The feeds of a pattern.
@@ -25,7 +25,7 @@ impl OfPattern {
     }
 
     /// A feed of an earlier process.
-    pub(super) async fn restored(&self, info: &FeedInfo) -> Result<(Feed, Provenance), StoreError> {
+    pub(super) async fn restored(&self, info: &FeedInfo) -> Result<(Feed, Provenance), OpenError> {
         let feed = self.disk.written(&self.pattern, &info.name, self.history).await?;
         let account = info.created_by.as_deref().map_or_else(Account::unknown, Account::new);
         let unused = feed.status().newest.unwrap_or_default();

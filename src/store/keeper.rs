@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use tokio::{sync::OwnedMutexGuard, task::spawn_blocking};
 
 use super::{
-    Inner, StoreError,
+    Inner, Origin, StoreError,
     known::{Known, Noted},
     lock,
 };
@@ -50,6 +50,9 @@ pub(super) struct Watched {
     known: Mutex<Known>,
     /// The place of its source that was stored last.
     place: Mutex<Option<Bytes>>,
+    /// The kind of source that writes it, and whether that is still to be noted with chunks of it.
+    origin: Origin,
+    unnoted_origin: AtomicBool,
     /// Who created it, and whether that has to be noted before its first chunk is stored.
     created_by: Mutex<Option<String>>,
     unnoted: AtomicBool,
@@ -139,7 +142,19 @@ impl Watched {
             self.note_creator().await;
         }
         let chunks = chunks.into_iter().map(|chunk| NewChunk { id: None, ..chunk }).collect();
-        self.told(self.feed.publish_noted(chunks, noting).await)
+        let watched = self.clone();
+        let noting = move |receipts: &[Receipt]| {
+            let mut notes = noting(receipts);
+            if !receipts.is_empty() && watched.unnoted_origin.load(Ordering::Relaxed) {
+                notes.push(watched.origin.note());
+            }
+            notes
+        };
+        let published = self.told(self.feed.publish_noted(chunks, noting).await);
+        if published.error.is_none() && !published.receipts.is_empty() {
+            self.unnoted_origin.store(false, Ordering::Relaxed);
+        }
+        published
     }
 
     /// Stores chunks of one publication, the first of which begins at the byte `offset`.
@@ -213,8 +228,9 @@ impl Watched {
 }
 
 impl Keeping {
-    /// Blocks, as all that follows it up to `fill`.
-    pub(super) fn new(feed: StoredFeed, disk: Weak<Inner>) -> Self {
+    /// A feed of the kind of source that is noted, if one is, which one of another kind may continue. Blocks, as all that
+    /// follows it up to `fill`.
+    pub(super) fn new(feed: StoredFeed, (noted, origin): (Option<Origin>, Origin), disk: Weak<Inner>) -> Self {
         let mut notes = feed.notes(KEYS);
         // As they were written.
         notes.sort_by_key(|note| note.expires);
@@ -236,6 +252,8 @@ impl Keeping {
             turns: Mutex::default(),
             known: Mutex::new(known),
             place: Mutex::new(place),
+            origin,
+            unnoted_origin: AtomicBool::new(noted != Some(origin)),
             created_by: Mutex::default(),
             unnoted: AtomicBool::new(false),
         }))

@@ -7,6 +7,7 @@ mod family;
 mod health;
 mod keeper;
 mod known;
+mod origin;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,6 +22,7 @@ use std::{
 use tokio::task::spawn_blocking;
 use tracing::warn;
 
+pub(crate) use self::origin::{OpenError, Origin};
 use self::{
     family::OfPattern,
     health::Health,
@@ -288,20 +290,25 @@ impl Disk {
     }
 
     /// A feed with a source of its own, and what writes it.
-    pub(crate) async fn of_source(&self, name: &str, history: usize) -> Result<(Feed, Publisher), StoreError> {
+    pub(crate) async fn of_source(
+        &self,
+        name: &str,
+        origin: Origin,
+        history: usize,
+    ) -> Result<(Feed, Publisher), OpenError> {
         let of_name = name.to_owned();
         let begin = move |keeper, epoch, next| Feed::stored(&of_name, keeper, history, epoch, next);
-        self.opened(name, name, begin).await
+        self.opened(name, (name, origin), begin).await
     }
 
     /// A feed that clients write, of the source `source`.
-    pub(crate) async fn written(&self, source: &str, name: &str, history: usize) -> Result<Feed, StoreError> {
+    pub(crate) async fn written(&self, source: &str, name: &str, history: usize) -> Result<Feed, OpenError> {
         let of_name = name.to_owned();
         let begin = move |keeper, epoch, next| {
             let (feed, filler) = Feed::stored_writable(&of_name, keeper, history, epoch, next);
             (feed, filler, ())
         };
-        Ok(self.opened(source, name, begin).await?.0)
+        Ok(self.opened(source, (name, Origin::Publish), begin).await?.0)
     }
 
     /// The feeds that clients create whose names `pattern` matches, with those that are stored.
@@ -310,7 +317,7 @@ impl Disk {
         pattern: &str,
         history: usize,
         limits: WrittenLimits,
-    ) -> Result<Arc<WrittenFeeds>, StoreError> {
+    ) -> Result<Arc<WrittenFeeds>, OpenError> {
         let of_pattern = Arc::new(OfPattern::new(self.clone(), pattern, history));
         let matching = pattern.parse::<Pattern>().ok();
         let is_ours = |name: &str| {
@@ -329,18 +336,24 @@ impl Disk {
             .expect("its name is a pattern"))
     }
 
-    /// Opens a feed, or begins it, and has `begin` make it one of sources or of clients.
+    /// Opens a feed, or begins it, and has `begin` make it one of sources or of clients. What clients wrote is not
+    /// continued by a source of the server, nor the other way around. While writes are held, that is for the old server
+    /// to say.
     async fn opened<T: Send + 'static>(
         &self,
         source: &str,
-        name: &str,
+        (name, origin): (&str, Origin),
         begin: impl FnOnce(Arc<dyn Keeper>, Epoch, u64) -> (Feed, Filler, T) + Send + 'static,
-    ) -> Result<(Feed, T), StoreError> {
+    ) -> Result<(Feed, T), OpenError> {
         let (disk, source, name) = (self.clone(), source.to_owned(), name.to_owned());
-        let opened = blocking(move || {
+        let opened = spawn_blocking(move || {
             let stored = disk.0.store.feed(&name)?;
+            let before = Origin::noted(&stored);
+            if let Some(before) = before.filter(|before| before.mixes(origin) && !disk.is_held()) {
+                return Err(OpenError::Mixed { feed: name, stored: before, here: origin });
+            }
             let earlier = stored.newest().map(|newest| (stored.total_bytes(), newest.elapsed().unwrap_or_default()));
-            let keeper = Arc::new(Keeping::new(stored, Arc::downgrade(&disk.0)));
+            let keeper = Arc::new(Keeping::new(stored, (before, origin), Arc::downgrade(&disk.0)));
             let (epoch, next) = keeper.begins();
             let (feed, filler, publisher) = begin(keeper.clone(), epoch, next);
             if let Some((bytes, ago)) = earlier {
@@ -350,7 +363,7 @@ impl Disk {
             disk.0.opened(&source, &name, keeper.watched());
             Ok((feed, publisher))
         });
-        opened.await
+        opened.await.unwrap_or_else(|_| Err(StoreError::Closed.into()))
     }
 }
 
@@ -364,7 +377,7 @@ impl Drop for Restored {
     }
 }
 
-fn failed(error: &StoreError) -> FeedError {
+fn failed(error: &OpenError) -> FeedError {
     FeedError(error.to_string())
 }
 

@@ -276,7 +276,7 @@ async fn a_new_server_that_fails_has_no_feeds_that_fail() {
 /// What clients write does not become a log that the server reads, nor the other way around.
 #[tokio::test]
 async fn a_feed_on_disk_keeps_its_kind_of_source() {
-    let (place, first) = Process::first(&["--store=store", "news=publish", "log=tail:app.log"]).await;
+    let (place, mut first) = Process::first(&["--store=store", "news=publish", "log=tail:app.log"]).await;
     append(&place, "a line\n");
     crate::process::publish_to(&place, "/stream/news", "a").await.unwrap();
     soon("the line is there", async {
@@ -286,7 +286,16 @@ async fn a_feed_on_disk_keeps_its_kind_of_source() {
     let mut second = place.next(&["--store=store", "news=tail:app.log", "log=publish"]);
     second.ended(2).await;
     second.says("`log` (it has another source here), `news` (it has another source here)");
-    first.stop().await;
+    // Giving it up is not enough: the new server would continue it all the same.
+    let mut second = place.next(&["--store=store", "news=tail:app.log", "log=tail:app.log", "--take-over-drop=news"]);
+    second.ended(2).await;
+    second.says("`news` (it stays on disk, and another source here has its name)");
+    second.says("Start the new server with the same sources as the old one, or give its own other names");
+    let mut second = place.next(&["--store=store", "news=demo", "log=tail:app.log", "--take-over-drop=news"]);
+    second.ready().await;
+    second.says("stays on disk and is not served (--take-over-drop)");
+    first.ended(0).await;
+    second.stop().await;
 }
 
 /// The store of a server that is not the one to be taken over.

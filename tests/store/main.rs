@@ -6,6 +6,7 @@ mod copies;
 #[cfg(target_os = "linux")]
 mod full;
 mod kills;
+mod kinds;
 #[path = "../handover/overdue.rs"]
 mod overdue;
 mod places;

@@ -46,6 +46,12 @@ fn of(error: &SourceError, tried: &Source) -> Option<&'static str> {
             _ => None,
         };
     }
+    #[cfg(feature = "store")]
+    if let SourceError::OtherKind { .. } = error {
+        return Some(
+            "give it the same kind of source as before, another name, or another folder with --store or H3CAST_STORE",
+        );
+    }
     let _ = (error, tried);
     None
 }

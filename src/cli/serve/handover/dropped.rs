@@ -50,6 +50,10 @@ impl fmt::Display for Lacking {
         if let Some(more) = feeds.len().checked_sub(SHOWN).filter(|more| *more > 0) {
             write!(f, ", and {more} more")?;
         }
+        if feeds.iter().any(|(_, lack)| matches!(lack, Lack::Taken)) {
+            return f
+                .write_str(". Start the new server with the same sources as the old one, or give its own other names");
+        }
         let shown: Vec<_> = feeds.iter().take(SHOWN).map(|(name, _)| name.as_str()).collect();
         write!(f, ". Start the new server with the same sources as the old one, or give them up with ")?;
         match feeds.len() > SHOWN {

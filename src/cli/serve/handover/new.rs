@@ -27,7 +27,7 @@ use super::{
     wire::{self, Created, FeedState, ToNew, ToOld},
 };
 use crate::{
-    app::estate::{Estate, KnownPublications},
+    app::estate::{Estate, KnownPublications, Lack},
     chunk::Chunk,
     cli::Failure,
     fault,
@@ -390,6 +390,7 @@ impl Heir<'_> {
             let is_written = written.map(|written| written.contains(name));
             match self.estate.continues_stored(name, is_written).await {
                 Ok(()) => continued += 1,
+                Err(Lack::OtherKind) if self.drops(name) => lacking.push((name.clone(), Lack::Taken)),
                 Err(_) if self.drops(name) => {
                     drops = true;
                     warn!(feed = name, "a feed of the old server stays on disk and is not served (--take-over-drop)");
