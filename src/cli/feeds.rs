@@ -71,7 +71,7 @@ struct Listed<'a> {
     chunks: u64,
     #[serde(default)]
     kept_bytes: u64,
-    /// On disk, which has what is in memory too, but for what has just left the disk.
+    /// If it is on disk.
     stored_bytes: Option<u64>,
     newest_seconds: Option<f64>,
 }
@@ -189,11 +189,13 @@ fn list_of(uri: &Uri) -> Result<Uri, Failure> {
 
 /// The feeds in columns, and below them what is wrong with any.
 struct Table {
-    widths: [usize; 8],
+    widths: [usize; COLUMNS],
     rows: u64,
 }
 
-const HEADER: [&str; 8] = ["NAME", "KIND", "STATE", "VIEWERS", "CHUNKS", "KEPT", "NEWEST", "WRITABLE"];
+const COLUMNS: usize = 9;
+const HEADER: [&str; COLUMNS] =
+    ["NAME", "KIND", "STATE", "VIEWERS", "CHUNKS", "IN MEMORY", "ON DISK", "NEWEST", "WRITABLE"];
 
 impl Table {
     fn new() -> Self {
@@ -225,7 +227,7 @@ impl Table {
         printed.end()
     }
 
-    fn line<T: fmt::Display>(&self, row: [T; 8]) -> String {
+    fn line<T: fmt::Display>(&self, row: [T; COLUMNS]) -> String {
         let cells: Vec<_> = row.iter().zip(self.widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         cells.join("  ").trim_end().to_owned() + "\n"
     }
@@ -258,7 +260,7 @@ fn name(feed: &Listed<'_>) -> String {
     Short(&feed.name, WIDEST.0).to_string()
 }
 
-fn row(feed: &Listed<'_>) -> [String; 8] {
+fn row(feed: &Listed<'_>) -> [String; COLUMNS] {
     let state = match &*feed.state {
         _ if feed.stalled => "stalled",
         "open" if feed.trouble.is_some() => "not ready",
@@ -270,7 +272,8 @@ fn row(feed: &Listed<'_>) -> [String; 8] {
         Short(state, WIDEST.1).to_string(),
         HumanCount(feed.viewers).to_string(),
         HumanCount(feed.chunks).to_string(),
-        HumanBytes(feed.kept_bytes.max(feed.stored_bytes.unwrap_or_default())).to_string(),
+        HumanBytes(feed.kept_bytes).to_string(),
+        feed.stored_bytes.map_or_else(|| "-".to_owned(), |bytes| HumanBytes(bytes).to_string()),
         feed.newest_seconds
             .map_or_else(|| "-".to_owned(), |seconds| Short(age(seconds) + " ago", WIDEST.1).to_string()),
         if feed.writable { "yes" } else { "no" }.to_owned(),

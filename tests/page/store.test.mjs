@@ -137,7 +137,7 @@ const feed = (changes) => ({
 test("/feeds: what is there is read, what is not is no error", () => {
   const [full, bare] = parseFeeds({ feeds: [feed({ rate: { chunks: 12.5, bytes: 4096 } }), { name: "x" }] });
   assert.deepEqual(full, {
-    name: "default", kind: "live", state: "open", error: undefined, viewers: 2, everywhere: undefined, servers: undefined, chunks: 7, keptBytes: 50, epoch: "19a1b2c", writable: false, input: false, rate: { chunks: 12.5, bytes: 4096 },
+    name: "default", kind: "live", state: "open", error: undefined, viewers: 2, everywhere: undefined, servers: undefined, chunks: 7, keptBytes: 50, storedBytes: undefined, epoch: "19a1b2c", writable: false, input: false, rate: { chunks: 12.5, bytes: 4096 },
     stalled: false, trouble: undefined,
   });
   assert.deepEqual([bare.state, bare.rate, bare.epoch, bare.chunks], ["open", undefined, undefined, undefined]);
@@ -149,11 +149,14 @@ test("what the server says of a feed, in a line", () => {
   const [full, failed, bare] = parseFeeds({ feeds: [
     feed({ rate: { chunks: 12.5, bytes: 4096 } }), feed({ state: "failed", error: "exit code 3", viewers: 0, kept_bytes: 0 }), { name: "x" },
   ] });
-  assert.equal(describe(full), "default: live · open · 2 viewers · 7 chunks · 13 chunks/s · 4.1 kB/s · 50 B kept on the server");
+  assert.equal(describe(full), "default: live · open · 2 viewers · 7 chunks · 13 chunks/s · 4.1 kB/s · 50 B in the server's memory");
   assert.equal(describe(failed), "default: live · failed (exit code 3) · 0 viewers · 7 chunks");
   assert.equal(describe(bare), "x · open");
-  const [onDisk] = parseFeeds({ feeds: [feed({ kept_bytes: 0, stored_bytes: 4096 })] });
-  assert.equal(describe(onDisk), "default: live · open · 2 viewers · 7 chunks · 4.1 kB kept on the server");
+  // What is in memory is there, too, or has just left it.
+  const [onDisk, soon] = parseFeeds({ feeds: [feed({ stored_bytes: 4096 }), feed({ stored_bytes: 0, epoch: null })] });
+  assert.equal(describe(onDisk), "default: live · open · 2 viewers · 7 chunks · 4.1 kB on the server's disk");
+  assert.equal(describe(soon), "default: live · open · 2 viewers · 7 chunks");
+  assert.equal(soon.epoch, undefined);
   const [shared, alone] = parseFeeds({ feeds: [
     { name: "a", viewers: 2, viewers_everywhere: 12, servers: 3 }, { name: "b", viewers: 2, viewers_everywhere: 2, servers: 1 },
   ] });

@@ -13,7 +13,8 @@ import { array, object, string } from "./info.mjs";
  * @property {number | undefined} [everywhere] viewers at all servers that share it, if it knows of others
  * @property {number | undefined} [servers] how many of those have viewers
  * @property {number | undefined} chunks
- * @property {number | undefined} keptBytes in memory or on disk, whichever is more
+ * @property {number | undefined} keptBytes in the server's memory
+ * @property {number | undefined} storedBytes on its disk, if the feed is stored there
  * @property {string | undefined} epoch of its numbers; undefined: each viewer has a run of its own
  * @property {{ chunks: number, bytes: number } | undefined} rate in a second
  * @property {boolean} writable clients publish it
@@ -38,7 +39,6 @@ export function parseFeeds(value) {
     const feed = object(item, `feeds[${i}]`);
     const text = (/** @type {unknown} */ member) => (typeof member === "string" ? member : undefined);
     const number = (/** @type {unknown} */ member) => (typeof member === "number" ? member : undefined);
-    const [kept, stored] = [number(feed.kept_bytes), number(feed.stored_bytes)];
     const rate = typeof feed.rate === "object" && feed.rate !== null ? object(feed.rate, "rate") : {};
     const [chunks, bytes] = [number(rate.chunks), number(rate.bytes)];
     return {
@@ -50,7 +50,8 @@ export function parseFeeds(value) {
       everywhere: number(feed.viewers_everywhere),
       servers: number(feed.servers),
       chunks: number(feed.chunks),
-      keptBytes: stored === undefined ? kept : Math.max(kept ?? 0, stored),
+      keptBytes: number(feed.kept_bytes),
+      storedBytes: number(feed.stored_bytes),
       epoch: text(feed.epoch),
       writable: feed.writable === true,
       input: feed.input === true,

@@ -160,7 +160,7 @@ function condition(feed) {
  * @param {FeedStatus} feed
  */
 export function describe(feed) {
-  const { name, kind, state, error, trouble, viewers, everywhere, servers, chunks, keptBytes, rate } = feed;
+  const { name, kind, state, error, trouble, viewers, everywhere, servers, chunks, keptBytes, storedBytes, rate } = feed;
   const parts = [kind === "" ? name : `${name}: ${kind}`];
   const empty = isEmptySoFar(feed) ? ", empty so far" : kind === "live" && state !== "open" && chunks === 0 ? ", empty" : "";
   const why = [error, trouble].filter((reason) => reason !== undefined).join("; ");
@@ -173,6 +173,7 @@ export function describe(feed) {
     const each = rate.chunks < 10 ? rate.chunks.toFixed(1) : count(Math.round(rate.chunks));
     parts.push(`${each} chunks/s`, `${size(Math.round(rate.bytes))}/s`);
   }
-  if (keptBytes !== undefined && keptBytes > 0) parts.push(`${size(keptBytes)} kept on the server`);
+  const [kept, where] = storedBytes === undefined ? [keptBytes, "in the server's memory"] : [storedBytes, "on the server's disk"];
+  if (kept !== undefined && kept > 0) parts.push(`${size(kept)} ${where}`);
   return parts.join(" · ");
 }
