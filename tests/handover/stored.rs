@@ -247,6 +247,8 @@ async fn a_new_server_without_a_feed_on_disk_fails() {
     second.says("stays on disk and is not served (--take-over-drop)");
     second.says("continuing 1 feed on disk");
     second.says("storing feeds in");
+    let place_of = |what: &str| second.said().find(what);
+    assert!(place_of("storing feeds in") < place_of("took over from process"), "{}", second.said());
     // Those that were given up have their lines.
     second.says("2 stored feeds are not served: log, silent.");
     assert_eq!(publish(&place, "c").await, Cursor { seq: 2, ..cursor });

@@ -50,8 +50,11 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use self::{new::Predecessor, taking::Taking};
 pub(super) use self::{dropped::Dropped, old::Yielding, shelf::Shelf};
+use self::{
+    new::{Predecessor, Report},
+    taking::Taking,
+};
 use super::{
     args::ServeArgs,
     control::{self, Control, Where},
@@ -191,14 +194,15 @@ impl Changeover {
     }
 
     /// Takes the feeds over, for a server that could serve now. When it has failed, the old one keeps serving. After it,
-    /// nothing may fail. `None` if `stop` came before the old server may have stopped serving for this one.
+    /// nothing may fail. Gives what to report of it once this server has begun; `None` if `stop` came before the old server
+    /// may have stopped serving for this one.
     pub(super) async fn complete(
         &mut self,
         server: &Server,
         estate: &Estate,
         stop: &CancellationToken,
-    ) -> Result<Option<()>, Failure> {
-        let Some(old) = self.old.take() else { return Ok((!stop.is_cancelled()).then_some(())) };
+    ) -> Result<Option<Report>, Failure> {
+        let Some(old) = self.old.take() else { return Ok((!stop.is_cancelled()).then_some(Report::Nothing)) };
         let status = format!("taking over from process {}", old.pid());
         let taken = Box::pin(old.hand_over(estate, &self.settings.dropped, &server.addresses().udp, stop));
         // It may be until the end of the old one.

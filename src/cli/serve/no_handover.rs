@@ -32,6 +32,13 @@ impl From<Option<crate::store::Disk>> for Shelf {
     }
 }
 
+/// Of no take-over, there is nothing to report.
+pub(super) struct Report;
+
+impl Report {
+    pub(super) fn log(self) {}
+}
+
 pub(super) struct Changeover;
 
 impl Changeover {
@@ -66,8 +73,8 @@ impl Changeover {
         _: &Server,
         _: &Estate,
         stop: &CancellationToken,
-    ) -> Result<Option<()>, Failure> {
-        Ok((!stop.is_cancelled()).then_some(()))
+    ) -> Result<Option<Report>, Failure> {
+        Ok((!stop.is_cancelled()).then_some(Report))
     }
 
     pub(super) fn settled(&self) -> impl Future<Output = ()> + use<> {

@@ -87,6 +87,25 @@ enum Outcome {
     Ended(Option<State>),
 }
 
+/// What the log is to have of a take-over that is done, once this server has begun.
+#[must_use]
+pub(in crate::cli::serve) enum Report {
+    /// There was none.
+    Nothing,
+    Done(String),
+    Warning(String),
+}
+
+impl Report {
+    pub(in crate::cli::serve) fn log(self) {
+        match self {
+            Self::Nothing => {}
+            Self::Done(text) => info!("{text}"),
+            Self::Warning(text) => warn!("{text}"),
+        }
+    }
+}
+
 impl Predecessor {
     /// Finds the server at one of these sockets that listens where that is `wanted`. If it was `named`, it is that one or
     /// an error. Those that listen `elsewhere` are noted.
@@ -217,15 +236,15 @@ impl Predecessor {
     }
 
     /// Takes its feeds over, except for those that may be `dropped`, for a server that could serve now and will read
-    /// these sockets. `None` if this server was told to stop, and the old one keeps serving or has ended; once that one
-    /// may have said that this one is to serve, it is too late for that.
+    /// these sockets. Gives what to report of it; `None` if this server was told to stop, and the old one keeps serving or
+    /// has ended; once that one may have said that this one is to serve, it is too late for that.
     pub(in crate::cli::serve) async fn hand_over(
         mut self,
         estate: &Estate,
         dropped: &[Dropped],
         udp: &[SocketAddr],
         stop: &CancellationToken,
-    ) -> Result<Option<()>, Failure> {
+    ) -> Result<Option<Report>, Failure> {
         let pid = self.pid;
         let taken = self.take(Heir { estate, dropped }, udp, stop).await.map_err(|refused| refused.of(pid))?;
         let Some(outcome) = taken else { return Ok(None) };
@@ -233,8 +252,9 @@ impl Predecessor {
             Outcome::Go(state) => (state, true),
             Outcome::Ended(Some(state)) => (state, false),
             Outcome::Ended(None) => {
-                warn!("process {pid} ended before it had handed over: its feeds start over");
-                return Ok(Some(()));
+                return Ok(Some(Report::Warning(format!(
+                    "process {pid} ended before it had handed over: its feeds start over"
+                ))));
             }
         };
         let (mut feeds, mut chunks) = (0, 0);
@@ -247,11 +267,10 @@ impl Predecessor {
         }
         estate.restore_publications(state.publications);
         let continued = continued((feeds, chunks), state.stored, state.drops);
-        match went {
-            true => info!("took over from process {pid}: {continued}"),
-            false => warn!("process {pid} ended while it handed over: {continued}"),
-        }
-        Ok(Some(()))
+        Ok(Some(match went {
+            true => Report::Done(format!("took over from process {pid}: {continued}")),
+            false => Report::Warning(format!("process {pid} ended while it handed over: {continued}")),
+        }))
     }
 
     async fn take(
