@@ -359,7 +359,8 @@ impl Ring {
     pub(crate) fn report(&self, status: &mut Status) {
         let mut contents = self.lock();
         contents.trim(self.history as u64);
-        status.epoch = Some(self.epoch());
+        // That of a feed that is not there yet is not known.
+        status.epoch = Some(self.epoch()).filter(|epoch| epoch.0 > 0);
         status.chunks = contents.count;
         status.kept_bytes = usize::try_from(contents.charged()).unwrap_or(usize::MAX);
         status.oldest = contents.chunks.front().map(|first| Cursor { epoch: self.epoch(), seq: first.chunk.seq });

@@ -35,7 +35,7 @@ pub struct Status {
     pub rate: Rate,
     /// For how long publishers have been held up by viewers ([`Lag::Block`](crate::Lag::Block)).
     pub blocked: Duration,
-    /// The epoch of a live feed.
+    /// The epoch of a live feed, unless what stores it has not said it yet.
     pub epoch: Option<Epoch>,
     /// What a live feed's history costs in memory, in bytes: its chunks, their overhead, and their encodings.
     pub kept_bytes: usize,
