@@ -86,7 +86,7 @@ pub(crate) enum Lack {
     /// There is none of that name.
     #[error("no such feed here")]
     NoFeed,
-    /// Clients do not write it, or it is stored externally.
+    /// Clients do not write it here, or it is stored: there it is continued without this.
     #[error("it has another source here")]
     OtherSource,
     /// It is on disk here as well, and would get chunks of another kind of source.

@@ -88,7 +88,7 @@ fn stalled(app: &App) -> Vec<String> {
 fn stalls(app: &App, name: &str, shown: &str, may: impl Fn(&Trouble) -> bool) -> String {
     match app.feeds.trouble(name).filter(may) {
         Some(trouble) => format!("{shown}: {trouble}"),
-        None => format!("{shown}: its storage does not answer"),
+        None => format!("{shown}: new chunks cannot be received or stored"),
     }
 }
 

@@ -180,11 +180,11 @@ async fn a_new_server_that_fails_gives_the_store_back() {
     // Feeds that would not be there.
     std::fs::create_dir_all(place.folder().join("other")).unwrap();
     for (args, why) in [
-        (&["publish"][..], "its feeds are on disk: give the new server the same --store"),
-        (&["publish", "--store=other"], "give the new server that --store"),
+        (&["publish"][..], "its feeds are on disk: give the new server the same folder, with --store or H3CAST_STORE"),
+        (&["publish", "--store=other"], "give the new server that folder, with --store or H3CAST_STORE"),
         (
             &["publish", "--store=nowhere"],
-            "there is no folder nowhere. Its feeds are on disk: give the new server the same --store",
+            "there is no folder nowhere. Its feeds are on disk: give the new server the same folder, with --store or H3CAST_STORE",
         ),
     ] {
         let mut second = place.next(args);

@@ -64,7 +64,8 @@ async fn a_folder_that_is_free_in_a_moment() {
 async fn sources_are_no_folders() {
     let place = Process::place(None);
     for source in ["c=publish", "chat.*=publish", "log=tail:app.log", "publish", "tail:app.log"] {
-        let why = format!("`{source}` is a source: give a folder first, as in --store DIR {source}");
+        let why =
+            format!("`{source}` is a source, not a folder: write --store DIR {source} or H3CAST_STORE=DIR, or ./");
         refused(&place, &["--store", source], &why).await;
         refused(&place, &["--check", "--store", source, "publish"], &why).await;
     }

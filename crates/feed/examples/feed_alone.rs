@@ -47,7 +47,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         match event {
             Event::Chunk(chunk) => println!("{}: {}", chunk.seq, String::from_utf8_lossy(&chunk.bytes)),
             Event::Gap(gap) => println!("{} chunks are missing", gap.missing),
-            Event::Stalled(_) => println!("only feeds that are stored externally stall"),
+            Event::Stalled(_) => unreachable!("its publisher does not call `stall`"),
             Event::End(end) => println!("end: {end:?}"),
         }
     }

@@ -176,7 +176,7 @@ impl Filler {
         ring.epoch() != epoch || ring.forget_before(first)
     }
 
-    /// Tells viewers that what stores the feed cannot be reached, or that it can again.
+    /// Tells viewers that new chunks cannot be received or stored, or that they can again.
     pub fn stall(&self, stalled: bool) {
         self.ring().stall(stalled);
     }

@@ -48,7 +48,7 @@
 //!             assert_eq!(chunk.seq, next);
 //!             next += 1;
 //!         }
-//!         Event::Stalled(_) => unreachable!("only feeds that are stored externally stall"),
+//!         Event::Stalled(_) => unreachable!("its publisher does not call `stall`"),
 //!         Event::End(end) => assert_eq!(end, End::Clean),
 //!     }
 //! }

@@ -302,7 +302,7 @@ impl Publisher {
     }
 
     /// Tells the viewers of a live feed that its source cannot be reached, or that it can again. Does nothing
-    /// if the feed is stored externally: its [`Filler`](crate::Filler) knows.
+    /// if the feed is stored for several servers: its [`Filler`](crate::Filler) knows.
     pub fn stall(&self, stalled: bool) {
         match &self.to {
             To::Ring(to) => to.ring.stall(stalled),

@@ -148,7 +148,7 @@ impl Ring {
         Ok(cursor)
     }
 
-    /// Adds a chunk of a feed that is stored externally, and numbered there. Whether it was new; one that was
+    /// Adds a chunk of a feed that is stored, and numbered there. Whether it was new; one that was
     /// added before is ignored.
     pub(crate) fn add(&self, chunk: Chunk) -> bool {
         let mut contents = self.lock();
@@ -258,7 +258,7 @@ impl Ring {
         waiting.into_iter().flatten().for_each(Waker::wake);
     }
 
-    /// Sets whether what stores the feed cannot be reached.
+    /// Sets whether new chunks cannot be received or stored.
     pub(crate) fn stall(&self, stalled: bool) {
         let mut contents = self.lock();
         if std::mem::replace(&mut contents.stalled, stalled) == stalled {
@@ -400,7 +400,7 @@ impl Ring {
         self.view_at(next, false).of_live(stale, start == Start::Start, place)
     }
 
-    /// Counts chunks that viewers missed because they are no longer stored externally either.
+    /// Counts chunks that viewers missed because what stores the feed does not have them any more either.
     pub(crate) fn skipped(&self, missing: u64) {
         let mut contents = self.lock();
         contents.skipped = contents.skipped.saturating_add(missing);

@@ -60,8 +60,8 @@ pub struct Status {
     pub newest: Option<Duration>,
 }
 
-/// How far the viewers of a live feed are behind. Those of a feed that is stored externally count once they have
-/// reached the [history](crate::Feed::kept) that is kept here.
+/// How far the viewers of a live feed are behind. Those of a feed that is stored count once they have reached the
+/// [history](crate::Feed::kept) that is kept here.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Behind {

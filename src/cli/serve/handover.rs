@@ -70,6 +70,9 @@ use crate::{
 /// What a new server asks the old one for, in a line.
 pub(super) const TAKE_OVER: &str = "take-over";
 
+/// What to do about a new server without the old one's feeds on disk.
+const SAME_STORE: &str = "give the new server the same folder, with --store or H3CAST_STORE";
+
 /// How much longer the end of a server may take, if another one is about to take over from it.
 pub(super) const LONGER: Duration = old::HURRY.saturating_add(old::TELLING);
 

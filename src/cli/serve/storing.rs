@@ -253,8 +253,8 @@ fn folder() -> impl TypedValueParser<Value = PathBuf> {
         Some(text) if text.parse::<Source>().is_ok() && !dir.exists() => {
             let text = values::short(text);
             Err(format!(
-                "`{text}` is a source: give a folder first, as in --store DIR {text}, or write ./{text} for a folder of \
-                 that name"
+                "`{text}` is a source, not a folder: write --store DIR {text} or H3CAST_STORE=DIR, or ./{text} for a \
+                 folder of that name"
             ))
         }
         _ => Ok(dir),

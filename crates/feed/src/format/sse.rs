@@ -53,7 +53,7 @@ pub fn gap(gap: &Gap) -> Bytes {
     event("gap", &json!({ "from": gap.from, "missing": gap.missing, "restarted": gap.restarted }))
 }
 
-/// What stores the feed cannot be reached, or it can again: an event of the type `stalled`.
+/// New chunks cannot be received or stored, or they can again: an event of the type `stalled`.
 #[must_use]
 pub fn stalled(stalled: bool) -> Bytes {
     event("stalled", &json!({ "stalled": stalled }))

@@ -1,5 +1,4 @@
-//! One viewer of a feed that is stored externally: it reads older chunks from the keeper until it has reached
-//! the ring.
+//! One viewer of a feed that is stored: it reads older chunks from the keeper until it has reached the ring.
 
 use std::{
     collections::VecDeque,
@@ -22,14 +21,14 @@ use crate::{
 /// How long a viewer waits before it asks a keeper again that could not answer.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// A viewer of a feed that is stored externally.
+/// A viewer of a feed that is stored.
 pub(crate) struct KeptViewer {
     keeper: Arc<dyn Keeper>,
     ring: Arc<Ring>,
     at: At,
     /// Whether numbers may be left out between its chunks, as it was told when it began.
     sparse: bool,
-    /// It has been told that what stores the feed cannot be reached.
+    /// It has been told that new chunks cannot be received or stored.
     stalled: bool,
     /// That of its feed, which what is read for it alone is charged to.
     budget: Option<Budget>,

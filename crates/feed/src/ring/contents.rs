@@ -30,7 +30,7 @@ pub(super) struct Contents {
     /// The numbers of the chunks with encodings, in the order in which they got the first one. Some may be gone.
     pub(super) encodings: VecDeque<u64>,
     pub(super) end: Option<End>,
-    /// What stores the feed cannot be reached.
+    /// New chunks cannot be received or stored.
     pub(super) stalled: bool,
     /// Publishers wait: another process takes the feed over.
     pub(super) held: bool,
@@ -89,7 +89,8 @@ impl Contents {
         }
     }
 
-    /// The same where the numbering has gaps: in a feed that is stored externally, or whose source has lost something.
+    /// The same where the numbering has gaps: in a feed that shares its numbers with others where it is stored, or
+    /// whose source has lost something.
     #[cold]
     pub(super) fn search(&self, seq: u64) -> Option<&Slot> {
         self.chunks.get(self.chunks.partition_point(|kept| kept.chunk.seq < seq))
@@ -278,7 +279,7 @@ impl Contents {
         let at = self.chunks.partition_point(|slot| slot.chunk.seq < furthest);
         let Some(first) = self.chunks.get(at) else { return behind };
         let now = SystemTime::now();
-        // Not the numbers from there on: in a feed that is stored externally, some are of other feeds.
+        // Not the numbers from there on: where the feed is stored, some may be of other feeds.
         behind.chunks = (self.chunks.len() - at) as u64;
         behind.time = now.duration_since(first.chunk.time).unwrap_or_default();
         if let Some(late) = now.checked_sub(PROMPT) {

@@ -25,9 +25,9 @@ pub(crate) struct RingViewer {
     done: bool,
     /// There was more when it got its last chunk.
     behind: bool,
-    /// It has been told that what stores the feed cannot be reached.
+    /// It has been told that new chunks cannot be received or stored.
     stalled: bool,
-    /// What it misses is lost, and not stored externally.
+    /// What it misses is lost: nothing stores the feed.
     counted: bool,
 }
 

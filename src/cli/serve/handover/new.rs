@@ -20,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::lost::{Refused, Trouble, unexpected};
+#[cfg(feature = "store")]
+use super::SAME_STORE;
 use super::{
     TAKE_OVER,
     dropped::{Dropped, Lacking},
@@ -220,7 +222,7 @@ impl Predecessor {
                         io::ErrorKind::NotFound => format!("there is no folder {dir}"),
                         _ => format!("{dir}: {error}"),
                     };
-                    let why = format!("{what}. Its feeds are on disk: give the new server the same --store");
+                    let why = format!("{what}. Its feeds are on disk: {SAME_STORE}");
                     let _: Option<()> = self.fail(&why).await;
                     return Err(Trouble::Other(io::Error::other(why)));
                 }

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{
-    Shelf,
+    SAME_STORE, Shelf,
     taking::{self, Taking},
     wire::{self, FeedState, ToNew, ToOld},
 };
@@ -311,7 +311,7 @@ impl Yielding {
                 is_ready(Self::starting(other).await?)?
             }
             ToOld::Ready { .. } if self.shelf.is_there() => {
-                return Err(io::Error::other("its feeds are on disk: give the new server the same --store"));
+                return Err(io::Error::other(format!("its feeds are on disk: {SAME_STORE}")));
             }
             ready => is_ready(ready)?,
         };

@@ -36,7 +36,9 @@ impl Shelf {
         let Some(disk) = &self.0 else { return Ok(()) };
         if folder(disk.dir()).await? != wanted {
             let dir = disk.dir().display();
-            return Err(io::Error::other(format!("its feeds are on disk in {dir}: give the new server that --store")));
+            return Err(io::Error::other(format!(
+                "its feeds are on disk in {dir}: give the new server that folder, with --store or H3CAST_STORE"
+            )));
         }
         disk.flush().await.map_err(failed)
     }
