@@ -5,7 +5,8 @@ pub use h3cast_feed::{
     DEFAULT_HISTORY, Delivered, Deliveries, Delivery, Elsewhere, End, Event, Exhausted, Family, Feed, FeedError,
     FeedStore, Feeds, Filler, Gap, HeldFeeds, History, Hold, Input, Keeper, KeeperError, Lag, NewChunk, OpenError,
     Past, Pattern, Pressure, Progress, Provenance, PublishError, PublishedAll, Publisher, Publishing, Rate, Receipt,
-    RestoreError, Share, Shares, Start, Status, Stored, Trouble, TryPublishError, Viewer, WrittenFeeds, WrittenLimits,
+    RestoreError, Share, Shares, Start, Status, Stored, Trouble, TryPublishError, Turn, Viewer, WrittenFeeds,
+    WrittenLimits,
 };
 
 /// [`Start`] by its former name.

@@ -23,6 +23,7 @@ use super::{
     leader::Leaders,
     overview::Overview,
     presence::{Presence, Teller},
+    room::Room,
     servers::Servers,
 };
 use crate::{App, identity::provider};
@@ -102,6 +103,7 @@ pub(super) struct Link {
     pub(super) batches: Arc<Semaphore>,
     /// The place for a large message on its way to a ring.
     pub(super) large: Arc<Semaphore>,
+    pub(super) room: Room,
     /// Those who ask what the user may do.
     pub(super) questions: Questions,
     pub(super) counts: Counts,
@@ -201,6 +203,7 @@ impl Connections {
             looks,
             batches,
             large,
+            room: Room::default(),
             questions: Questions::default(),
             counts,
             servers,

@@ -45,7 +45,10 @@ use super::{
 };
 use crate::{
     chunk::{Chunk, Epoch},
-    feed::{Elsewhere, Feed, FeedError, Filler, Keeper, NewChunk, Past, PublishError, PublishedAll, Receipt, Trouble},
+    feed::{
+        Budget, Elsewhere, Feed, FeedError, Filler, Keeper, NewChunk, Past, PublishError, PublishedAll, Receipt,
+        Trouble,
+    },
     source::Feeding,
 };
 
@@ -72,6 +75,8 @@ pub(super) struct JetStream {
     checked: Arc<AtomicBool>,
     /// The stream answers requests for many messages at once, as was seen last.
     direct: Arc<AtomicBool>,
+    /// The size up to which the stream takes messages, in bytes, as was seen last; 0 if it has no limit of its own.
+    most: Arc<AtomicU64>,
     /// What the client cannot read of the stream.
     spoiled: Arc<Spoiled>,
     /// Why it is not filled, in words, if it is not.
@@ -132,8 +137,8 @@ impl JetStream {
         let is_default = subject == format!("{PREFIX}.{name}");
         let own = Self::of(self.connection.clone(), self.stream.clone(), subject, self.writable);
         let (epoch, checked, direct) = (self.epoch.clone(), self.checked.clone(), self.direct.clone());
-        let spoiled = self.spoiled.clone();
-        Arc::new(Self { epoch, checked, direct, spoiled, is_default: is_default.into(), ..own })
+        let (most, spoiled) = (self.most.clone(), self.spoiled.clone());
+        Arc::new(Self { epoch, checked, direct, most, spoiled, is_default: is_default.into(), ..own })
     }
 
     fn of(connection: Link, stream: StreamInfo, subject: String, writable: bool) -> Self {
@@ -150,6 +155,7 @@ impl JetStream {
             epoch: Arc::default(),
             checked: Arc::default(),
             direct: Arc::default(),
+            most: Arc::default(),
             spoiled: Arc::default(),
             stalled_by: watch::Sender::default(),
             shared: watch::Sender::new(shared),
@@ -267,6 +273,7 @@ impl JetStream {
         let info = self.handle().await?.get_info().await.map_err(KeepError::nats)?;
         let direct = info.config.allow_direct && self.connection.now().client.is_server_compatible(2, 11, 0);
         self.direct.store(direct, Ordering::Relaxed);
+        self.most.store(u64::try_from(info.config.max_message_size).unwrap_or(0), Ordering::Relaxed);
         if info.state.subjects_count > 1 || StreamInfo::of(&info.config).only.as_deref() != Some(&self.subject) {
             self.shared.send_if_modified(|shared| !std::mem::replace(shared, true));
         }
@@ -280,6 +287,15 @@ impl JetStream {
 
     fn is_shared(&self) -> bool {
         *self.shared.borrow()
+    }
+
+    /// The size of the largest message that is stored of the feed, in bytes, as far as that is known without reading it.
+    fn most(&self) -> u64 {
+        let taken = self.connection.now().client.server_info().max_payload as u64;
+        match self.most.load(Ordering::Relaxed) {
+            0 => taken,
+            most => most.min(taken),
+        }
     }
 
     fn is_direct(&self) -> bool {
@@ -308,6 +324,10 @@ impl Keeper for JetStream {
         self.writable
     }
 
+    fn charge_to(&self, budget: &Budget) {
+        self.connection.room.charge_to(budget);
+    }
+
     fn elsewhere(&self) -> Option<Elsewhere> {
         self.connection.presence.elsewhere(&self.subject)
     }
@@ -329,16 +349,21 @@ impl Keeper for JetStream {
         let reading = async move {
             // The server does not close it, and neither do we.
             let waiting = self.connection.counts.read_waiting();
+            // Before a place: those who wait for memory hold up no one who needs little.
+            let turn = self.connection.room.turn(self.most()).await;
             let place = self.connection.reads.clone().acquire_owned().await.map_err(KeepError::nats)?;
             drop(waiting);
-            let is_direct = self.is_direct();
+            let (is_direct, room) = (self.is_direct(), self.connection.room.clone());
             let read = async move {
                 let _place = place;
                 let read = async {
                     let past = self.read_past(epoch, next).await?;
-                    self.confirm(epoch, &past).await.map(|()| past)
+                    self.confirm(epoch, &past).await?;
+                    Ok::<_, KeepError>(past)
                 };
-                timeout(READ, read).await.map_err(|_| KeepError::Silent)?
+                let mut past = timeout(READ, read).await.map_err(|_| KeepError::Silent)??;
+                room.keep(&mut past, turn);
+                Ok::<_, KeepError>(past)
             };
             // A consumer is deleted also if its viewer has left: it would stay for a while, and a stream takes only so
             // many.

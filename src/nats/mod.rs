@@ -21,6 +21,7 @@ mod login;
 mod names;
 mod overview;
 mod presence;
+mod room;
 mod servers;
 mod settings;
 mod several;

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -87,6 +87,33 @@ async fn messages_larger_than_a_request_come_in_their_order() {
     assert!(count < 200, "{count} requests");
 }
 
+/// The most memory that a program takes, until it is asked for.
+struct Peak {
+    done: Arc<AtomicBool>,
+    watching: std::thread::JoinHandle<u64>,
+}
+
+impl Peak {
+    fn of(pid: u32) -> Self {
+        let done = Arc::new(AtomicBool::new(false));
+        let until = done.clone();
+        let watching = std::thread::spawn(move || {
+            let mut peak = 0;
+            while !until.load(Ordering::Relaxed) {
+                peak = memory(pid).max(peak);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            peak
+        });
+        Self { done, watching }
+    }
+
+    fn bytes(self) -> u64 {
+        self.done.store(true, Ordering::Relaxed);
+        self.watching.join().unwrap()
+    }
+}
+
 /// All that are there are not on their way at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs nats-server: `tests/run python nats`"]
@@ -102,22 +129,56 @@ async fn large_messages_stay_within_the_memory_limit() {
     let feed = format!("logs=nats://{}/logs.a", cluster.addresses());
     let args = [feed, "--memory=100M".into(), "--history=1M".into(), "--workers=2".into()];
     let serving = tokio::task::block_in_place(|| Serving::start(|_| args.to_vec()));
-    let (done, peak) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-    let (until, highest, pid) = (done.clone(), peak.clone(), serving.id());
-    let watching = std::thread::spawn(move || {
-        while !until.load(Ordering::Relaxed) {
-            highest.fetch_max(memory(pid), Ordering::Relaxed);
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    });
+    let peak = Peak::of(serving.id());
     // It begins with those that are stored.
     let connection = serving.connect().await;
     serving.until(&connection, "chunks", |chunks| chunks == MANY as u64).await;
-    done.store(true, Ordering::Relaxed);
-    watching.join().unwrap();
-    let peak = peak.load(Ordering::Relaxed);
+    let peak = peak.bytes();
     println!("at most {} MB of {}", peak / 1_000_000, LIMIT / 1_000_000);
     // One is there whole some times over while it is copied, beside the program itself (it takes 100 MB and more if the
     // client may hold as many as there are).
     assert!(peak <= 40_000_000 + 4 * LARGE as u64, "{peak} bytes");
+}
+
+/// Nor are those that many viewers read of the past at once. Each of them gets all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs nats-server: `tests/run python nats`"]
+async fn nor_are_those_of_the_past_that_many_read() {
+    const LARGE: usize = 12_000_000;
+    const VIEWERS: usize = 8;
+    let dir = tempfile::tempdir().unwrap();
+    let (cluster, context, _) = taking(dir.path(), 32 * MIB).await;
+    let feed = format!("logs=nats://{}/logs.a", cluster.addresses());
+    let args = [feed, "--memory=100M".into(), "--history=64K".into(), "--workers=2".into()];
+    // It has not seen how large they are.
+    for _ in 0..3 {
+        publish(&context, vec![b'x'; LARGE]).await;
+    }
+    // It begins with the last thousand.
+    for number in 0..1100 {
+        let sent = context.publish("logs.a", format!("{number}").into()).await.unwrap();
+        sent.await.unwrap();
+    }
+    let serving = tokio::task::block_in_place(|| Serving::start(|_| args.to_vec()));
+    let edge = Edge::of(&serving);
+    let connection = serving.connect().await;
+    serving.until(&connection, "chunks", |chunks| chunks >= 1000).await;
+    let peak = Peak::of(serving.id());
+    let viewers = (0..VIEWERS).map(|_| {
+        let mut viewer = Viewer::new(&edge.uri("/stream/logs?from=start"), edge.trust.clone()).unwrap();
+        tokio::spawn(async move {
+            for _ in 0..3 {
+                assert_eq!(chunk(&mut viewer).await, LARGE);
+            }
+            for number in 0..1100 {
+                assert_eq!(chunk(&mut viewer).await, number.to_string().len());
+            }
+        })
+    });
+    for viewer in viewers.collect::<Vec<_>>() {
+        viewer.await.unwrap();
+    }
+    let peak = peak.bytes();
+    println!("at most {} MB of 100", peak / 1_000_000);
+    assert!(peak <= 100_000_000, "{peak} bytes");
 }

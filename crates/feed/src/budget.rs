@@ -14,12 +14,15 @@ mod heap;
 mod holding;
 mod meter;
 mod seat;
+mod turns;
 
 use self::heap::Heap;
 use crate::{Counted, ring::Ring};
 use holding::{Holding, RESERVED};
 use meter::Meter;
 pub(crate) use seat::Seat;
+pub use turns::Turn;
+use turns::Turns;
 
 /// How much a laggard is taken to hold, in bytes, to decide how many are cut at once: less than most hold, since
 /// what is freed shows only later.
@@ -99,6 +102,7 @@ struct Inner {
     cut: AtomicU64,
     rings: Mutex<Vec<Charged>>,
     seats: Mutex<Seats>,
+    turns: Turns,
 }
 
 /// Rings that cost what they hold.
@@ -174,6 +178,7 @@ impl Budget {
             cut: AtomicU64::new(0),
             rings: Mutex::default(),
             seats: Mutex::default(),
+            turns: Turns::default(),
         }))
     }
 

@@ -256,7 +256,10 @@ impl Feed {
         }
         match &self.backing {
             Backing::Live { ring, .. } => budget.add(Charged::Live(Arc::downgrade(ring))),
-            Backing::Kept { kept, .. } => budget.add(kept.charged()),
+            Backing::Kept { kept, .. } => {
+                budget.add(kept.charged());
+                kept.keeper.charge_to(budget);
+            }
             Backing::OnDemand { .. } => {}
         }
     }

@@ -5,7 +5,7 @@ use std::{error::Error, sync::Arc};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-use crate::{Chunk, Cursor, Elsewhere, Epoch, FeedError};
+use crate::{Budget, Chunk, Cursor, Elsewhere, Epoch, FeedError};
 
 /// Stores the chunks of a feed: for any number of servers (see [`Feed::kept`](crate::Feed::kept)), or for this one
 /// alone (see [`Feed::stored`](crate::Feed::stored)).
@@ -39,6 +39,12 @@ pub trait Keeper: Send + Sync + 'static {
             }
             published
         })
+    }
+
+    /// What its feed is charged to, and what it reads is to stay within: it is told once the feed has a budget. By default
+    /// it does nothing: what is read is charged when it is there.
+    fn charge_to(&self, budget: &Budget) {
+        let _ = budget;
     }
 
     /// How many view and write the feed at other servers, if that is known. By default it is not.

@@ -98,7 +98,7 @@ mod written;
 
 pub use account::{Account, Exhausted, Share, Shares};
 pub use attendance::{Attendance, Elsewhere, Publishing};
-pub use budget::{Budget, Charge, Pressure};
+pub use budget::{Budget, Charge, Pressure, Turn};
 pub use chunk::Chunk;
 pub use delivery::{Delivered, Deliveries, Delivery};
 pub use feed::{BadVariant, DEFAULT_HISTORY, Feed, Trouble};

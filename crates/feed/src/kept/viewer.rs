@@ -68,6 +68,9 @@ impl At {
 /// The charge for a chunk of that many bytes or more ends when it is taken; for smaller ones, when the whole piece is.
 const LARGE: usize = 16 << 10;
 
+/// Nothing is read ahead of a chunk of that many bytes: it is as much as may be on its way.
+const ALONE: usize = 1 << 20;
+
 /// What a chunk costs that was read for one viewer, in bytes.
 fn cost(chunk: &Chunk) -> u64 {
     (size_of::<Chunk>() + buffer(chunk.bytes.len())) as u64
@@ -229,6 +232,7 @@ impl KeptViewer {
                             *asked = None;
                             (*chunks, *charge) = (past.chunks.into(), charged);
                             if let Some(last) = chunks.back()
+                                && last.bytes.len() < ALONE
                                 && last.seq + 1 < self.ring.floor()
                             {
                                 let mut ahead = reading(last.seq + 1, Duration::ZERO);
