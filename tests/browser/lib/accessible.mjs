@@ -4,8 +4,12 @@ import { readFile } from 'node:fs/promises';
 
 const AXE = await readFile(new URL('../node_modules/axe-core/axe.min.js', import.meta.url), 'utf8');
 
+/** A page is hidden until it knows what it shows, whatever its elements say of themselves. @param {import('./view.mjs').View} view */
+const shown = (view) => view.until('the page to be shown', () => !document.querySelector('main[data-undecided]'));
+
 /** Every rule of axe-core over what is shown now. @param {import('./view.mjs').View} view @param {string} when */
 export async function assertAccessible(view, when) {
+  await shown(view);
   const found = await view.page.evaluate(`(async () => {
     if (!globalThis.axe) { ${AXE} }
     const { violations, passes } = await axe.run(document, { resultTypes: ['violations', 'passes'] });
@@ -19,6 +23,7 @@ export async function assertAccessible(view, when) {
 
 /** @param {import('./view.mjs').View} view @param {string} when */
 export async function assertFits(view, when) {
+  await shown(view);
   const wide = await view.page.evaluate(() => {
     const edge = document.documentElement.clientWidth;
     const over = [...document.querySelectorAll('body *')]
@@ -31,6 +36,7 @@ export async function assertFits(view, when) {
 
 /** Asserts that what each list has chosen is shown whole. @param {import('./view.mjs').View} view */
 export async function assertWhole(view) {
+  await shown(view);
   const cut = await view.page.$$eval('select', (all) => all.filter((list) => list.checkVisibility() && !list.closest('details')).flatMap((list) => {
     const alone = /** @type {HTMLSelectElement} */ (list.cloneNode());
     alone.append(new Option(list.selectedOptions[0]?.text));
