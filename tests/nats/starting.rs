@@ -269,7 +269,7 @@ async fn feeds_are_served_once_their_stream_is_there() {
     assert_eq!(chunk_texts(&read(&edge, "/stream/room?from=start", 1).await), ["text"]);
     assert_eq!(log().matches("is served now").count(), 3, "{}", log());
     let fine = [("chat", true), ("many.x", false), ("one", false), ("room", true)];
-    assert_eq!(listed().await, fine.map(|(name, is_writable)| json!([name, is_writable, false, null])));
+    assert_eq!(listed().await, fine.map(|(name, is_writable)| json!([name, is_writable, false, null, true])));
     tokio::task::block_in_place(|| serving.terminate());
     let log = within("it stops", async {
         while !log().contains("shutting down") {
