@@ -331,7 +331,13 @@ async fn by_datagrams(
                 let gap = json!({ "from": gap.from, "missing": gap.missing, "restarted": gap.restarted });
                 out.tell(&json!({ "gap": gap })).await?;
             }
-            Some(Event::Stalled(stalled)) => out.tell(&json!({ "stalled": stalled })).await?,
+            Some(Event::Stalled(stalled)) => {
+                let mut said = json!({ "stalled": stalled });
+                if let Some(trouble) = viewer.trouble().filter(|_| stalled) {
+                    said["cause"] = trouble.to_string().into();
+                }
+                out.tell(&said).await?;
+            }
             Some(Event::End(End::Failed(error))) => return Err(Undelivered::Feed(error.into())),
             Some(Event::End(End::Stopped)) => return Err(Undelivered::Feed(format::Cut::Stopped)),
             Some(Event::End(End::Clean)) | None => {

@@ -41,7 +41,14 @@ impl Reader {
 
     /// The next event.
     pub(crate) fn pop(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        let event = self.events.pop_front()?;
+        self.place.gives(&event);
+        Some(event)
+    }
+
+    /// Why the feed has stalled, if it has and the server says that: as of the last event.
+    pub(crate) fn stalled_by(&self) -> Option<&str> {
+        self.place.stalled_by()
     }
 
     /// Whether everything has come that the URI asks for, whatever the stream says.

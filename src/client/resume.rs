@@ -76,6 +76,9 @@ pub(super) struct Place {
     received: u64,
     missing: u64,
     restarts: u64,
+    /// Why the feed has stalled, if the server says that: of each of the events that are still to come, and of the last.
+    causes: VecDeque<Option<String>>,
+    stalled_by: Option<String>,
 }
 
 impl Default for Place {
@@ -101,6 +104,8 @@ impl Place {
             received: 0,
             missing: 0,
             restarts: 0,
+            causes: VecDeque::new(),
+            stalled_by: None,
         }
     }
 
@@ -138,6 +143,20 @@ impl Place {
 
     pub(super) fn restarts(&self) -> u64 {
         self.restarts
+    }
+
+    /// An event is given to whoever reads the feed.
+    pub(super) fn gives(&mut self, event: &Event) {
+        match event {
+            Event::Stalled(_) => self.stalled_by = self.causes.pop_front().flatten(),
+            Event::Opened { .. } => self.stalled_by = None,
+            _ => {}
+        }
+    }
+
+    /// Why the feed has stalled, as of the last event that was given.
+    pub(super) fn stalled_by(&self) -> Option<&str> {
+        self.stalled_by.as_deref()
     }
 
     /// A new stream is read.
@@ -204,7 +223,10 @@ impl Place {
             }
             Frame::Heartbeat => {}
             Frame::Sparse => self.sparse = true,
-            Frame::Stalled(stalled) => events.push_back(Event::Stalled(stalled)),
+            Frame::Stalled { stalled, cause } => {
+                self.causes.push_back(cause);
+                events.push_back(Event::Stalled(stalled));
+            }
             Frame::Expired => return Err(ViewError::Expired),
             // A type that is new: readers skip what they don't know.
             _ => {}

@@ -160,6 +160,13 @@ impl Viewer {
         self.place.restarts()
     }
 
+    /// Why the server can neither receive nor store new chunks, in its words, after [`Event::Stalled`]; `None` if it does
+    /// not say that. Anyone who runs a server can put anything there.
+    #[must_use]
+    pub fn stalled_by(&self) -> Option<&str> {
+        self.place.stalled_by()
+    }
+
     /// Waits for the next event; `None` after the end.
     ///
     /// # Errors
@@ -172,6 +179,7 @@ impl Viewer {
     pub async fn next(&mut self) -> Result<Option<Event>, ViewError> {
         loop {
             if let Some(event) = self.events.pop_front() {
+                self.place.gives(&event);
                 if matches!(event, Event::End(_)) {
                     self.end();
                 }

@@ -10,6 +10,7 @@ mod losses;
 mod parts;
 #[path = "../common/program.rs"]
 mod program;
+mod stalls;
 mod usage;
 mod viewer;
 

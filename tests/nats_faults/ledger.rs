@@ -182,7 +182,7 @@ impl Ledger {
                 return Some(bytes);
             }
             Frame::Gap(gap) => self.gap(gap),
-            Frame::Stalled(stalled) => self.stalled = stalled,
+            Frame::Stalled { stalled, .. } => self.stalled = stalled,
             Frame::Heartbeat => {}
             Frame::Sparse if self.truth.is_sparse() => self.sparse = true,
             other => self.wrong(&format!("{other:?}")),

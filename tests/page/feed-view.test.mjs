@@ -32,7 +32,10 @@ test("a feed is live in short only while it is", () => {
   events.onChunk({ seq: 0, micros: Date.now() * 1000, at: 1, gap: null, bytes: bytes("x") });
   view.draw();
   assert.deepEqual(last(), ["Streaming with fetch.", "Live"]);
-  events.onStalled(true);
+  events.onStalled(true, "the disk that stores it is full");
+  assert.deepEqual(last(), [STALLED, "Stalled"]);
+  assert.match(marks.at(-1)[1], /chunks of this feed: the disk that stores it is full\. The feed resumes/);
+  events.onStalled(true, undefined);
   assert.deepEqual(last(), [STALLED, "Stalled"]);
   // Where nothing is stored (`?live`), what is sent meanwhile is lost, and a full disk does answer.
   assert.equal(marks.at(-1)[0], "stalled");

@@ -72,8 +72,8 @@ test("what failed at its source is said, and not asked for again", async () => {
 test("a feed that stalls says so, and goes on", async () => {
   const f = following();
   await calm();
-  await f.push(0, begin(7), chunk(0), frame(6, 1), frame(6, 0), chunk(1));
-  assert.deepEqual(f.all("onStalled"), [[true], [false]]);
+  await f.push(0, begin(7), chunk(0), frame(6, 1), frame(6, 1, 0x4e, 0x4f), frame(6, 0), chunk(1));
+  assert.deepEqual(f.all("onStalled"), [[true, undefined], [true, "NO"], [false, undefined]]);
   assert.equal(f.all("onChunk").length, 2);
   assert.equal(f.all("onLost").length, 0);
   f.follower.stop();

@@ -33,7 +33,7 @@ pub enum Format {
 pub mod frames {
     use bytes::Bytes;
     pub use h3cast_proto::feed::frames::{
-        EXPIRED, Frame, FrameDecoder, FrameError, HEARTBEAT, MEDIA_TYPE, SPARSE, begin, end, gap, stalled,
+        EXPIRED, Frame, FrameDecoder, FrameError, HEARTBEAT, MEDIA_TYPE, SPARSE, begin, end, gap, stalled, stalled_by,
     };
 
     use crate::Chunk;
@@ -107,19 +107,26 @@ impl Format {
         match event {
             Event::Chunk(chunk) => Ok(self.chunk(chunk, viewer, framing, out)),
             // An end has an id if the feed itself is over.
-            event => Ok(alone(&self.other(event, viewer.has_settled().then_some(had))?, framing, out)),
+            event => Ok(alone(&self.other(event, viewer, viewer.has_settled().then_some(had))?, framing, out)),
         }
     }
 
     /// An event other than a chunk, in bytes.
-    fn other(self, event: &Event, id: Option<EndCursor>) -> Result<Bytes, Cut> {
+    fn other(self, event: &Event, viewer: &Viewer, id: Option<EndCursor>) -> Result<Bytes, Cut> {
+        let cause = || viewer.trouble().map(|trouble| trouble.to_string());
         Ok(match (self, event) {
             (_, Event::Chunk(_)) => Bytes::new(),
             (Self::Raw, Event::Gap(gap)) if gap.restarted => return Err(Cut::Restarted),
             (Self::Raw, Event::Gap(gap)) => return Err(Cut::Gap(gap.missing)),
             (Self::Raw, Event::Stalled(_)) => Bytes::new(),
-            (Self::Sse, Event::Stalled(stalled)) => sse::stalled(*stalled),
-            (Self::Frames, Event::Stalled(stalled)) => frames::stalled(*stalled),
+            (Self::Sse, Event::Stalled(stalled)) => match cause().filter(|_| *stalled) {
+                Some(cause) => sse::stalled_by(&cause),
+                None => sse::stalled(*stalled),
+            },
+            (Self::Frames, Event::Stalled(stalled)) => match cause().filter(|_| *stalled) {
+                Some(cause) => frames::stalled_by(&cause),
+                None => frames::stalled(*stalled),
+            },
             (Self::Raw, Event::End(End::Stopped)) => return Err(Cut::Stopped),
             // A stream without an end event means that there is more, and nothing that was sent is lost.
             (Self::Sse | Self::Frames, Event::End(End::Stopped)) => Bytes::new(),

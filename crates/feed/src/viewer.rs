@@ -12,7 +12,7 @@ use futures_util::{Stream, StreamExt, stream::BoxStream};
 use tracing::{debug, info};
 
 use crate::{
-    Chunk, End, Epoch, Feed, Gap, Input,
+    Chunk, End, Epoch, Feed, Gap, Input, Trouble,
     budget::Seat,
     feed::{Backing, panicked},
     input::Held,
@@ -254,6 +254,12 @@ impl Viewer {
     /// Whether its end was that of the feed, so that another view has nothing to continue with.
     pub(crate) fn has_settled(&self) -> bool {
         self.settled
+    }
+
+    /// Why the feed cannot be served as it should be now, if that was [noted](Feed::set_trouble).
+    #[must_use]
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.counters.trouble()
     }
 
     /// The epoch of the chunks that it gets.

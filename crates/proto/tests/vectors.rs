@@ -66,7 +66,10 @@ fn expected_frame(frame: &Value) -> Frame {
         }
         "heartbeat" => Frame::Heartbeat,
         "sparse" => Frame::Sparse,
-        "stalled" => Frame::Stalled(frame["stalled"].as_bool().unwrap()),
+        "stalled" => Frame::Stalled {
+            stalled: frame["stalled"].as_bool().unwrap(),
+            cause: frame["cause"].as_str().map(String::from),
+        },
         "expired" => Frame::Expired,
         other => panic!("no frame is called {other}"),
     }
@@ -88,7 +91,8 @@ fn written(frame: &Frame) -> Bytes {
         Frame::Begin { epoch, next } => frames::begin(*epoch, *next),
         Frame::Heartbeat => frames::HEARTBEAT,
         Frame::Sparse => frames::SPARSE,
-        Frame::Stalled(stalled) => frames::stalled(*stalled),
+        Frame::Stalled { cause: Some(cause), .. } => frames::stalled_by(cause),
+        Frame::Stalled { stalled, .. } => frames::stalled(*stalled),
         Frame::Expired => frames::EXPIRED,
         other => panic!("{other:?} is new here"),
     }

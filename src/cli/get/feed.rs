@@ -10,14 +10,23 @@ use crate::{
     cli::Failure,
     client::{Connection, answer, viewer::Event},
     feed::{End, FeedError, Gap},
+    shown::Short,
     units::many,
 };
 
 /// How long the end of a feed waits for what the server says of it.
 const HINT_WAIT: Duration = Duration::from_secs(3);
 
-/// The message when a feed pauses.
-pub(super) const STALLED: &str = "the feed's storage cannot be reached, or is full: waiting";
+/// The message when a feed pauses, for this reason, if the server says it.
+pub(super) fn stalled(cause: Option<&str>) -> String {
+    match cause {
+        Some(cause) => format!("the feed has stalled: {}: waiting", Short(cause, LONGEST)),
+        None => "the feed has stalled: the server cannot receive or store new chunks of it: waiting".into(),
+    }
+}
+
+/// So many characters of a cause are printed.
+const LONGEST: usize = 300;
 
 /// Writes a feed to the output.
 pub(super) struct FeedOutput<'a> {
@@ -75,8 +84,8 @@ impl<'a> FeedOutput<'a> {
         }
     }
 
-    /// Takes the next event.
-    pub(super) fn take(&mut self, event: Event) -> Result<Next, Failure> {
+    /// Takes the next event; with it, why the feed has stalled, if the server says that.
+    pub(super) fn take(&mut self, event: Event, stalled_by: Option<&str>) -> Result<Next, Failure> {
         let Getting { log, progress, .. } = self.getting;
         if let Event::End(end) = &event {
             self.end = Some(end.clone());
@@ -91,7 +100,7 @@ impl<'a> FeedOutput<'a> {
                 progress.advance(bytes.len());
             }
             Event::Gap(gap) => progress.complain(&in_words(&gap)),
-            Event::Stalled(true) => progress.complain(STALLED),
+            Event::Stalled(true) => progress.complain(&stalled(stalled_by)),
             Event::Stalled(false) => progress.complain("the feed continues"),
             Event::End(End::Failed(error)) => return Err(Failure::running(self.failed(&error))),
             Event::End(_) => return Ok(Next::Ended),

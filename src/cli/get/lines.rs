@@ -133,7 +133,7 @@ async fn one(
                 sink.finish()
             }
             Event::Stalled(true) => {
-                told.complain(feed::STALLED);
+                told.complain(&feed::stalled(viewer.stalled_by()));
                 continue;
             }
             _ => continue,

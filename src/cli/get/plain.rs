@@ -117,7 +117,7 @@ async fn feed(source: &mut Transmission, uri: &Uri, sink: &mut FeedOutput<'_>) -
             Err(error) => Some(error),
         };
         while let Some(event) = reader.pop() {
-            match sink.take(event)? {
+            match sink.take(event, reader.stalled_by())? {
                 Next::More => {}
                 Next::Ended => return sink.finish(reader.missing(), reader.restarts()),
                 Next::Unread => return Ok(()),

@@ -87,7 +87,7 @@ async fn copy(getting: &Getting, viewer: &mut Viewer, sink: &mut FeedOutput<'_>)
     let mut told = Told::new(getting, None);
     while let Some(event) = viewer.next().await.map_err(failure)? {
         told.take(&event);
-        match sink.take(event)? {
+        match sink.take(event, viewer.stalled_by())? {
             Next::More => {}
             Next::Ended => break,
             Next::Unread => return Ok(()),

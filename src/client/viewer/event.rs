@@ -60,7 +60,8 @@ pub enum Event {
     },
     /// Chunks that the viewer will not get.
     Gap(Gap),
-    /// Whether the server cannot receive or store new chunks of the feed. What is stored is not lost by that.
+    /// Whether the server cannot receive or store new chunks of the feed. What is stored is not lost by that. Why, the
+    /// viewer has [`stalled_by`](super::Viewer::stalled_by).
     Stalled(bool),
     /// The feed was lost, or could not be reached. The viewer tries again.
     Lost {

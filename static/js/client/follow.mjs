@@ -39,7 +39,8 @@ import { Reading } from "./reading.mjs";
  * @property {(missed: Missed | undefined) => void} onResumed it is known what was missed while the
  *   connection was lost; undefined: nothing
  * @property {(missed: Missed) => void} onMissed chunks went by without a loss of the connection
- * @property {(stalled: boolean) => void} onStalled nothing can come now to the server, or it can again
+ * @property {(stalled: boolean, cause: string | undefined) => void} onStalled nothing can come now to the server, and why,
+ *   if it says that; or it can again
  * @property {(error: ClientError, waitMs: number, attempt: number, verdicts: Verdict[]) => void} onLost
  * @property {(totals: Totals) => void} onEnded the feed is over
  * @property {(totals: Totals) => void} onStopped

@@ -11,7 +11,8 @@
  *   hexadecimal; `next` is the number of the chunk that comes next, unless some are missing
  * @typedef {{ type: "heartbeat" }} HeartbeatFrame
  * @typedef {{ type: "sparse" }} SparseFrame numbers are left out between the feed's chunks
- * @typedef {{ type: "stalled", stalled: boolean }} StalledFrame nothing can come now to the server, or it can again
+ * @typedef {{ type: "stalled", stalled: boolean, cause?: string }} StalledFrame nothing can come now to the server, and
+ *   why, if it says that; or it can again
  * @typedef {{ type: "expired" }} ExpiredFrame the viewer's right to read has ended: the last frame
  * @typedef {ChunkFrame | GapFrame | EndFrame | BeginFrame | HeartbeatFrame | SparseFrame | StalledFrame | ExpiredFrame} Frame
  */
@@ -174,8 +175,11 @@ function read(kind, payload) {
       return { type: "heartbeat" };
     case SPARSE:
       return { type: "sparse" };
-    case STALLED:
-      return { type: "stalled", stalled: integer() !== 0 };
+    case STALLED: {
+      const stalled = integer() !== 0;
+      if (!stalled || at === payload.length) return { type: "stalled", stalled };
+      return { type: "stalled", stalled, cause: new TextDecoder("utf-8", { ignoreBOM: true }).decode(payload.subarray(at)) };
+    }
     case EXPIRED:
       return { type: "expired" };
     default:

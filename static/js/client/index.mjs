@@ -65,7 +65,8 @@ export * as frames from "./frames.mjs";
  *   since a chunk came
  * @typedef {{ state: "streaming", transport: Transport, protocol: string, verdicts: Verdict[] }} Streaming `protocol` is
  *   what the browser reports: "h3", "h2", "http/1.1", or "unknown"; `verdicts` say why this transport was taken
- * @typedef {{ state: "stalled" }} Stalled connected, but nothing can come to the server now; `streaming` follows
+ * @typedef {{ state: "stalled", cause: string | undefined }} Stalled connected, but nothing can come to the server now:
+ *   `cause` is why, if it says that; `streaming` follows
  * @typedef {{ state: "reconnecting", error: ClientError, waitMs: number, attempt: number }} Reconnecting the connection
  *   was lost, or there was none; the next attempt follows in `waitMs` milliseconds
  * @typedef {{ state: "ended" | "stopped", summary: Summary }} Ended
@@ -164,8 +165,8 @@ export function follow(url, options = {}) {
     },
     onResumed: gap,
     onMissed: gap,
-    onStalled: (stalled) => {
-      if (stalled) state({ state: "stalled" });
+    onStalled: (stalled, cause) => {
+      if (stalled) state({ state: "stalled", cause });
       else if (streaming !== undefined) state(streaming);
     },
     onLost: (error, waitMs, attempt) => state({ state: "reconnecting", error, waitMs, attempt }),

@@ -212,7 +212,7 @@ export class Reading {
         place.sparse();
         return;
       case "stalled":
-        this.#events.onStalled(frame.stalled);
+        this.#events.onStalled(frame.stalled, frame.cause);
         return;
       case "expired":
         this.#expired = true;

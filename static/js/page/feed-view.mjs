@@ -9,7 +9,9 @@ import { nothing } from "./figures.mjs";
 /** What a feed is said to be of which nothing new can come to the server. */
 export const STALLED = "Stalled: the server cannot receive or store new chunks.";
 /** The same, where it is explained. */
-const STALLED_WHY = "The server cannot receive or store new chunks of this feed, for example because NATS is unreachable or a disk is full. The feed resumes when that is over.";
+/** @param {string} why */
+const stalledSince = (why) => `The server cannot receive or store new chunks of this feed${why}. The feed resumes when that is over.`;
+const NO_CAUSE = ", for example because NATS is unreachable or a disk is full";
 
 /**
  * What shows the state of a feed.
@@ -129,9 +131,10 @@ export class FeedView {
       this.#around.log.mark(kind(missed), this.#count(missed));
       this.#around.schedule();
     },
-    onStalled: (stalled) => {
+    onStalled: (stalled, cause) => {
       this.#stalled = stalled;
-      this.#around.log.mark(stalled ? "stalled" : "back", stalled ? STALLED_WHY : "The feed has resumed.");
+      const why = stalledSince(cause === undefined ? NO_CAUSE : `: ${cause}`);
+      this.#around.log.mark(stalled ? "stalled" : "back", stalled ? why : "The feed has resumed.");
       this.#stream(stalled ? STALLED : `Streaming with ${this.#over}.`);
       this.#around.schedule();
     },

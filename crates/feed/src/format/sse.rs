@@ -59,6 +59,12 @@ pub fn stalled(stalled: bool) -> Bytes {
     event("stalled", &json!({ "stalled": stalled }))
 }
 
+/// New chunks cannot be received or stored, and why, in words.
+#[must_use]
+pub fn stalled_by(cause: &str) -> Bytes {
+    event("stalled", &json!({ "stalled": true, "cause": cause }))
+}
+
 /// The end: an event of the type `end`. Its `id`, which a client sends when it reconnects, shows that the
 /// client has received it; a view that ended before its feed has none.
 #[must_use]

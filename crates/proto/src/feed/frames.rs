@@ -1,7 +1,8 @@
 //! The `frames` format: a feed as binary frames, with times, cursors and gaps.
 //!
 //! Each frame is a type, the length of its payload, and its payload; all integers are QUIC's
-//! variable-length ones ([RFC 9000 §16]). Readers skip frames of unknown types.
+//! variable-length ones ([RFC 9000 §16]). Readers skip frames of unknown types, and what a payload has beyond what they
+//! know of its type.
 //!
 //! | type | name | payload |
 //! |---|---|---|
@@ -11,7 +12,7 @@
 //! | 3 | begin | epoch, then, if known, the number of the next chunk unless some are missing; always the first frame |
 //! | 4 | heartbeat | nothing |
 //! | 5 | sparse | nothing; after `begin`: this feed's numbering has gaps, which do not mean lost chunks |
-//! | 6 | stalled | 1: the server cannot receive or store new chunks of the feed, 0: it can again |
+//! | 6 | stalled | 1: the server cannot receive or store new chunks of the feed, then, if known, why (UTF-8); 0: it can again |
 //! | 7 | expired | nothing; the last frame: the viewer may read on with a new token, after the last chunk |
 //!
 //! A response names the format by [`MEDIA_TYPE`], a WebTransport session by a subprotocol of that name.
@@ -72,6 +73,12 @@ pub const EXPIRED: Bytes = Bytes::from_static(&[kind::EXPIRED as u8, 0]);
 #[must_use]
 pub fn stalled(stalled: bool) -> Bytes {
     frame(kind::STALLED, &[stalled.into()], &[])
+}
+
+/// The server cannot receive or store new chunks of the feed, and why, in words. Earlier readers skip those.
+#[must_use]
+pub fn stalled_by(cause: &str) -> Bytes {
+    frame(kind::STALLED, &[1], cause.as_bytes())
 }
 
 /// A chunk, published `micros` microseconds after 1970 began.
@@ -150,7 +157,12 @@ pub enum Frame {
     /// The feed's numbering has gaps, which do not mean lost chunks.
     Sparse,
     /// Whether the server cannot receive or store new chunks of the feed. What is stored is not lost by that.
-    Stalled(bool),
+    Stalled {
+        /// It cannot.
+        stalled: bool,
+        /// Why not, in words of the server's, if it says that.
+        cause: Option<String>,
+    },
     /// The viewer's right to read the feed has ended; nothing follows.
     Expired,
 }
@@ -227,7 +239,11 @@ impl FrameDecoder {
                 kind::BEGIN => Frame::Begin { epoch: Epoch(integer()?), next: integer().ok() },
                 kind::HEARTBEAT => Frame::Heartbeat,
                 kind::SPARSE => Frame::Sparse,
-                kind::STALLED => Frame::Stalled(integer()? != 0),
+                kind::STALLED => {
+                    let stalled = integer()? != 0;
+                    let cause = || String::from_utf8_lossy(&payload).into_owned();
+                    Frame::Stalled { stalled, cause: (stalled && !payload.is_empty()).then(cause) }
+                }
                 kind::EXPIRED => Frame::Expired,
                 _ => continue,
             }));
