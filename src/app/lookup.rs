@@ -144,7 +144,7 @@ mod tests {
     use super::*;
     use crate::{
         auth::{Access, Authorize, Denied},
-        feed::{Family, FeedError, Lag},
+        feed::{Family, FeedError, Lag, WrittenFeeds, WrittenLimits},
     };
 
     /// A thousand feeds of a pattern like `logs.*`, and how often they were listed.
@@ -181,7 +181,8 @@ mod tests {
     #[tokio::test]
     async fn answers_about_one_name_do_not_look_at_each_feed() {
         let families = ["chat.*", "logs.*"].map(|pattern| Arc::new(Listed(pattern, AtomicUsize::new(0))));
-        let app = App::without_identity([]).family(families[0].clone()).family(families[1].clone());
+        let written = WrittenFeeds::within("rooms.*", 1000, Lag::Skip, WrittenLimits::default()).unwrap();
+        let app = App::without_identity([]).family(families[0].clone()).family(families[1].clone()).family(written);
         let take = || families.iter().map(|family| family.1.swap(0, Ordering::Relaxed)).sum::<usize>();
         for (path, status, lists) in [
             ("/stream/logs.none", 404, 1),
@@ -191,6 +192,12 @@ mod tests {
             ("/readyz/other", 404, 0),
             ("/readyz/logs.none", 200, 1),
             ("/readyz/logs.100", 200, 1),
+            // As /readyz names it.
+            ("/readyz/logs.*", 200, 0),
+            ("/readyz/logs.%2A", 200, 0),
+            ("/readyz/rooms.*", 200, 0),
+            ("/readyz/rooms.%2A", 200, 0),
+            ("/readyz/rooms.*.*", 404, 0),
             ("/readyz", 200, 0),
         ] {
             let (got, text) = answer(&app, path).await;

@@ -240,13 +240,17 @@ impl Feeds {
         stalled.chain(families).collect()
     }
 
-    /// Whether the feed of that name can be served now; `None` if there is none, and no family may have it. It creates
-    /// none.
+    /// Whether the feed of that name can be served now, or those of the family that has that pattern; `None` if there is
+    /// none, and no family may have it. It creates none.
     #[must_use]
     pub fn is_ready(&self, name: &str) -> Option<bool> {
-        match self.named.get(name) {
-            Some(feed) => Some(feed.is_ready()),
-            None => self.families.iter().find_map(|family| family.is_ready_for(name)),
+        if let Some(feed) = self.named.get(name) {
+            return Some(feed.is_ready());
+        }
+        let mut families = self.families.iter();
+        match families.clone().find(|family| family.pattern() == name) {
+            Some(family) => Some(family.is_ready()),
+            None => families.find_map(|family| family.is_ready_for(name)),
         }
     }
 
@@ -259,7 +263,8 @@ impl Feeds {
 
     /// The family that a feed of that name belongs to, or that has that pattern.
     fn family_of(&self, name: &str) -> Option<&Arc<dyn Family>> {
-        self.families.iter().find(|family| family.pattern() == name || family.has(name))
+        let mut families = self.families.iter();
+        families.clone().find(|family| family.pattern() == name).or_else(|| families.find(|family| family.has(name)))
     }
 
     /// The feed of that name, if it exists now and is listed. It creates none.
