@@ -37,8 +37,14 @@ pub enum ConnectCause {
     #[error("TLS failed: {0}")]
     Tls(String),
     /// The server does not speak as a NATS server does.
-    #[error("it did not answer like a NATS server (wrong port, or one for TLS or WebSocket alone?)")]
+    #[error(
+        "it did not answer like a NATS server (another port, one for WebSocket alone, or TLS with `handshake_first`, which \
+         is not supported?)"
+    )]
     Greeting,
+    /// The server does not offer TLS, which is asked for.
+    #[error("the server does not offer TLS")]
+    NoTls,
     /// Anything else.
     #[error("{0}")]
     Other(String),
@@ -84,7 +90,10 @@ impl ConnectCause {
             Self::Name(rest.to_owned())
         } else if has("timed out") {
             Self::Silent
-        } else if has("expected INFO") || has("InvalidContentType") {
+        } else if has("InvalidContentType") {
+            // It has greeted before that, unless its greeting is to come over TLS.
+            Self::NoTls
+        } else if has("expected INFO") {
             Self::Greeting
         } else {
             Self::Other(rest.to_owned())
@@ -175,6 +184,7 @@ mod tests {
             ),
             ("timed out", ConnectCause::Silent),
             ("IO error: expected INFO, got nothing", ConnectCause::Greeting),
+            ("IO error: received corrupt message of type InvalidContentType", ConnectCause::NoTls),
             (
                 "IO error: nats: maximum connections exceeded",
                 ConnectCause::Other("maximum connections exceeded".into()),
@@ -182,7 +192,9 @@ mod tests {
         ] {
             assert_eq!(ConnectCause::of(text), cause, "{text}");
         }
-        assert!(ConnectCause::Refused.may_pass() && !ConnectCause::UnknownCa.may_pass());
+        assert!(
+            ConnectCause::Refused.may_pass() && !ConnectCause::UnknownCa.may_pass() && !ConnectCause::NoTls.may_pass()
+        );
         let denied =
             Denied::of(r#"nats: Permissions Violation for Publish to "$JS.API.STREAM.NAMES""#, "_INBOX").unwrap();
         assert_eq!((denied.what, denied.subject.as_str()), ("publish to", "$JS.API.STREAM.NAMES"));

@@ -25,6 +25,7 @@ use super::{
     Access, ConnectCause, NatsError, allowed,
     cause::Denied,
     connection::{ANSWER, BUFFER, LinkState, TOLD},
+    greeting,
     keeper::AGAIN,
     login, presence,
     servers::Servers,
@@ -106,10 +107,17 @@ impl Making {
         let own = Own { common: self.common.clone(), heard: heard.clone(), _gone: gone.clone().drop_guard() };
         let options = self.access.apply(connect_options(own), &self.servers).await?;
         let servers = self.servers.iter().map(login::without_user).collect::<Result<Vec<_>, _>>()?;
-        let client = options.connect(servers.as_slice()).await.map_err(|error| NatsError::Connect {
-            servers: self.common.told.servers.to_string(),
-            source: ConnectCause::of(&error.to_string()),
-        })?;
+        let client = match options.connect(servers.as_slice()).await {
+            Ok(client) => client,
+            Err(error) => {
+                let (shown, mut source) = (self.common.told.servers.to_string(), ConnectCause::of(&error.to_string()));
+                if source == ConnectCause::NoTls && !greeting::none_offers_tls(&servers).await {
+                    // Another server may, once it is there.
+                    source = ConnectCause::Other("the server that was tried last does not offer TLS".into());
+                }
+                return Err(NatsError::Connect { servers: shown, source });
+            }
+        };
         let mut jetstream = jetstream::new(client.clone());
         jetstream.set_timeout(ANSWER);
         Ok((Current { client, jetstream }, Life { began: Instant::now(), heard, gone }))

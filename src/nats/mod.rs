@@ -13,6 +13,7 @@ mod counts;
 mod ensure;
 mod error;
 mod family;
+mod greeting;
 mod keeper;
 mod late;
 mod leader;

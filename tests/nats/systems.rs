@@ -183,3 +183,36 @@ async fn over_websocket() {
     let told = refused(authority.dir(), &["chat=publish", &engine]).await;
     assert!(told.contains("not signed by a trusted CA"), "{told}");
 }
+
+/// Servers without TLS do not get it by waiting; one that is not there yet may have it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs nats-server: `tests/run python nats`"]
+async fn servers_without_tls_are_told_at_once() {
+    let authority = Authority::new();
+    authority.sign("server", &["localhost"]);
+    let (one, other) = (Cluster::start(1), Cluster::start(1));
+    let [websocket, nothing] = free_ports();
+    let path = authority.path("websocket.conf");
+    std::fs::write(&path, format!("websocket {{ listen: \"127.0.0.1:{websocket}\", no_tls: true }}\n")).unwrap();
+    let _websocket = Cluster::start_with(1, &["-c".to_owned(), path]);
+    let ports = [&one, &other].map(|cluster| cluster.nodes[0].port);
+    let ca = format!("--nats-ca={}", authority.path("ca.pem"));
+    let words = "the server does not offer TLS: write nats:// in place of tls:// (ws:// for wss://)";
+    for args in [
+        &[&format!("--engine=tls://localhost:{}", ports[0])][..],
+        &[&format!("--engine=tls://localhost:{},localhost:{}", ports[0], ports[1])],
+        &[&format!("--engine=nats://localhost:{}", ports[0]), &ca],
+        &[&format!("--engine=wss://localhost:{websocket}"), &ca],
+    ] {
+        let args: Vec<_> =
+            ["chat=publish", "--ensure-stream"].into_iter().chain(args.iter().map(|arg| arg.as_str())).collect();
+        let began = std::time::Instant::now();
+        let told = refused(authority.dir(), &args).await;
+        assert!(told.contains(words) && !told.contains("waiting"), "{args:?}: {told}");
+        assert!(began.elapsed() < std::time::Duration::from_secs(20), "{args:?}: {:?}", began.elapsed());
+    }
+    let engine = format!("--engine=tls://localhost:{},localhost:{nothing}", ports[0]);
+    let told = refused(authority.dir(), &["chat=publish", &engine, "--ensure-stream", "--nats-wait=2s"]).await;
+    assert!(told.contains("waiting up to 2 s for NATS: cannot connect"), "{told}");
+    assert!(!told.contains("write nats://"), "{told}");
+}

@@ -28,6 +28,10 @@ fn of(error: &SourceError, tried: &Source) -> Option<&'static str> {
             NatsError::Connect { source: ConnectCause::Credentials, .. } => {
                 Some("see --nats-creds and --nats-token-file, or write USER:PASSWORD@ before the host")
             }
+            NatsError::Connect { source: ConnectCause::NoTls, .. } => Some(
+                "write nats:// in place of tls:// (ws:// for wss://), without --nats-ca and --nats-cert, or give the server \
+                 a certificate",
+            ),
             NatsError::Block { .. } => Some("use --lag skip or --lag disconnect for it, or leave out ?live"),
             // Only to answers at the start.
             NatsError::Denied { what: "subscribe to", .. } => {
