@@ -9,8 +9,9 @@ use async_nats::jetstream::{
 use sha2::{Digest, Sha256};
 
 use super::{
+    answered::{answer, is_no_stream, plain, said},
     connection::Link,
-    error::{NatsError, Unfit, answer, plain},
+    error::{NatsError, Unfit},
     settings::Ensure,
     several::streams,
 };
@@ -172,9 +173,7 @@ pub(super) async fn stream(
                     true => NatsError::Forestalled { stream: name, subject: stored, source: plain(error) },
                     false if code == Some(ErrorCode::CLUSTER_NO_PEERS) => {
                         let replicas = ensure.replicas.unwrap_or(1);
-                        let said = answer(&error).map(|answer| answer.to_string()).unwrap_or_default();
-                        // Without its numbers.
-                        let source = said.split(" (code ").next().unwrap_or_default().into();
+                        let source = answer(&error).map(|answer| said(&answer)).unwrap_or_default().into();
                         NatsError::Peers { stream: name, subject: stored, replicas, source }
                     }
                     false => NatsError::Create { stream: name, subject: stored, source: plain(error) },
@@ -204,7 +203,7 @@ async fn info(connection: &Link, name: &str) -> Result<Info, NatsError> {
 /// Whether a stream cannot be read since there is none of that name.
 fn is_missing(error: &NatsError) -> bool {
     let NatsError::Stream { source, .. } = error else { return false };
-    answer(source.as_ref()).is_some_and(|answer| answer.error_code() == ErrorCode::STREAM_NOT_FOUND)
+    is_no_stream(source.as_ref())
 }
 
 #[cfg(test)]

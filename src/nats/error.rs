@@ -3,15 +3,14 @@
 use std::{error::Error, io, path::PathBuf};
 
 use async_nats::jetstream::{
-    self, ErrorCode,
-    context::{CreateStreamError, CreateStreamErrorKind, GetStreamError, GetStreamErrorKind},
+    ErrorCode,
     context::{PublishError, PublishErrorKind},
 };
 use tokio::task::JoinError;
 
 use super::{
+    answered::{Refused, Unsaid, answer, plain, said},
     cause::{ConnectCause, Denied},
-    connection::ANSWER,
     leader::Failed,
 };
 use crate::{feed::FeedError, units::many};
@@ -62,8 +61,8 @@ pub enum NatsError {
         /// The version of the server.
         version: String,
     },
-    /// The servers don't answer requests to JetStream.
-    #[error("JetStream does not answer (is it enabled, as with nats-server -js?)")]
+    /// The servers don't answer requests to JetStream, or refuse them.
+    #[error("{}", without_jetstream(.0))]
     JetStream(#[source] BoxError),
     /// None of the servers answers requests to JetStream in time.
     #[error("JetStream does not answer (is it enabled, as with nats-server -js?)")]
@@ -213,70 +212,17 @@ impl NatsError {
         let error = error.into();
         match Unsaid::of(error.as_ref()) {
             Some(Unsaid::Answer | Unsaid::Responder) => Self::Unanswered,
-            _ => Self::JetStream(error),
+            _ => Self::JetStream(plain(error)),
         }
     }
 }
 
-/// What a server did not say, which the client's errors repeat at each of their levels, in words of the library.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-enum Unsaid {
-    #[error("no answer within {} s", ANSWER.as_secs())]
-    Answer,
-    #[error("no NATS server answers these requests")]
-    Responder,
-    #[error("the NATS server is silent: neither messages nor heartbeats came in time")]
-    SignOfLife,
-}
-
-impl Unsaid {
-    /// Reads it from the client's words: there are a dozen types of its errors that may have it.
-    fn of(error: &(dyn Error + 'static)) -> Option<Self> {
-        if answer(error).is_some() {
-            return None;
-        }
-        let text = error.to_string();
-        let has = |words: &str| text.contains(words);
-        // Not a time-out of the system's own, which has a number.
-        if has("os error") {
-            None
-        } else if has("timed out") || has("deadline has elapsed") {
-            Some(Self::Answer)
-        } else if has("no responders") {
-            Some(Self::Responder)
-        } else {
-            has("missed idle heartbeat").then_some(Self::SignOfLife)
-        }
+/// What is wrong with JetStream, for which there is a cause.
+fn without_jetstream(cause: &BoxError) -> &'static str {
+    match answer(cause.as_ref()) {
+        Some(_) => "JetStream cannot be used",
+        None => "JetStream does not answer (is it enabled, as with nats-server -js?)",
     }
-}
-
-/// An error of NATS' client, in plain words where its own say only that something was not said.
-pub(super) fn plain(error: impl Into<BoxError>) -> BoxError {
-    let error = error.into();
-    Unsaid::of(error.as_ref()).map_or(error, Into::into)
-}
-
-/// What JetStream has answered, of whatever error of the client it is a part.
-pub(super) fn answer(error: &(dyn Error + 'static)) -> Option<jetstream::Error> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(KeepError::Nats(error)) = error.downcast_ref() {
-            return answer(error.as_ref());
-        }
-        if let Some(error) = error.downcast_ref::<jetstream::Error>() {
-            return Some(error.clone());
-        }
-        let created = error.downcast_ref().map(CreateStreamError::kind);
-        let found = error.downcast_ref().map(GetStreamError::kind);
-        if let Some(CreateStreamErrorKind::JetStream(answer)) = created {
-            return Some(answer);
-        }
-        if let Some(GetStreamErrorKind::JetStream(answer)) = found {
-            return Some(answer);
-        }
-        next = error.source();
-    }
-    None
 }
 
 impl From<Denied> for NatsError {
@@ -382,7 +328,9 @@ impl KeepError {
                 | ErrorCode::MEMORY_RESOURCES_EXCEEDED
                 | ErrorCode::INSUFFICIENT_RESOURCES
                 | ErrorCode::ACCOUNT_RESOURCES_EXCEEDED
-                | ErrorCode::STREAM_STORE_FAILED => Self::Full(answer.to_string()),
+                | ErrorCode::STREAM_STORE_FAILED => {
+                    Self::Full(Refused::of(&answer).map_or_else(|| said(&answer), |refused| refused.to_string()))
+                }
                 _ => Self::nats(error),
             };
         }
@@ -429,6 +377,8 @@ impl From<KeepError> for FeedError {
 
 #[cfg(test)]
 mod tests {
+    use async_nats::jetstream;
+
     use super::*;
 
     #[test]
@@ -443,29 +393,6 @@ mod tests {
         assert!(NatsError::Unanswered.may_pass());
         // Not enabled; something else.
         assert!(!of(503, 10076) && !of(400, 10025));
-    }
-
-    #[test]
-    fn what_was_not_said_is_told_once() {
-        let timed_out = || {
-            let cause = io::Error::new(io::ErrorKind::TimedOut, "deadline has elapsed");
-            let cause = async_nats::RequestError::with_source(async_nats::RequestErrorKind::TimedOut, cause);
-            GetStreamError::with_source(GetStreamErrorKind::Request, cause)
-        };
-        let of = |error: NatsError| FeedError::of(&error).0;
-        let unanswered = "JetStream does not answer (is it enabled, as with nats-server -js?)";
-        assert_eq!(of(NatsError::jetstream(timed_out())), unanswered);
-        let stream = NatsError::Stream { stream: "s".into(), source: plain(timed_out()) };
-        assert!(stream.may_pass());
-        assert_eq!(of(stream), "cannot read the state of the stream `s`: no answer within 3 s");
-        let silent = async_nats::jetstream::consumer::pull::MessagesError::new(
-            async_nats::jetstream::consumer::pull::MessagesErrorKind::MissingHeartbeat,
-        );
-        let words = "the NATS server is silent: neither messages nor heartbeats came in time";
-        assert_eq!(KeepError::nats(silent).to_string(), words);
-        let answer = serde_json::json!({ "code": 503, "err_code": 10008, "description": "it timed out" });
-        let answer: jetstream::Error = serde_json::from_value(answer).unwrap();
-        assert!(KeepError::nats(answer).to_string().contains("10008"));
     }
 
     #[test]

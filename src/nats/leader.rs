@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use async_nats::jetstream::{ErrorCode, stream::Info};
+use async_nats::jetstream::stream::Info;
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
@@ -18,7 +18,7 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, error, warn};
 
-use super::{connection::Link, error::answer, keeper::epoch};
+use super::{answered::is_no_stream, connection::Link, keeper::epoch};
 use crate::panics;
 
 /// How often a leader is asked, which answers with some 2 kB, and how long one answer may take.
@@ -161,11 +161,7 @@ async fn info(link: &Link, stream: &str) -> Answer {
     let asked = async { Some(link.now().jetstream.get_stream_no_info(stream).await.ok()?.get_info().await) };
     match timeout(ASK, asked).await {
         Ok(Some(Ok(info))) if is_followed(&info) => Answer::Is(Box::new(info)),
-        Ok(Some(Err(error)))
-            if answer(&error).is_some_and(|answer| answer.error_code() == ErrorCode::STREAM_NOT_FOUND) =>
-        {
-            Answer::Missing
-        }
+        Ok(Some(Err(error))) if is_no_stream(&error) => Answer::Missing,
         _ => Answer::None,
     }
 }

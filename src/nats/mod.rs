@@ -6,6 +6,7 @@
 
 mod address;
 mod allowed;
+mod answered;
 mod cause;
 mod client;
 mod connection;

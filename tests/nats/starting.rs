@@ -122,6 +122,39 @@ async fn how_many_servers_are_needed_is_told() {
     assert!(!told.contains("10005"), "{told}");
 }
 
+/// What a server cannot do is told with what helps, and in its own words too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs nats-server: `tests/run python nats`"]
+async fn what_a_server_refuses_is_told_with_what_helps() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("nats.conf");
+    let config = r#"
+        accounts: { FEW: { jetstream: { max_streams: 1 }, users: [{ user: few, password: x }] }, SYS: {}
+            SMALL: { jetstream: { max_file: 1M }, users: [{ user: small, password: x }] } }
+        system_account: SYS
+    "#;
+    std::fs::write(&path, config).unwrap();
+    let (cluster, limited) = (Cluster::start(1), Cluster::start_with(1, &["-c".into(), path.display().to_string()]));
+    let (all, limited) = (cluster.addresses(), limited.addresses());
+    let (few, small) = (format!("few:x@{limited}"), format!("small:x@{limited}"));
+    for (at, settings, words, said) in [
+        (&all, "replicas=3", "keeps one replica of a stream", "replicas > 1 not supported in non-clustered mode"),
+        (&all, "max-bytes=900000G", "too little JetStream storage left", "insufficient storage resources available"),
+        (
+            &small,
+            "max-bytes=2M",
+            "or the user's account, has too little JetStream",
+            "insufficient storage resources available",
+        ),
+        (&few, "max-messages=9", "has as many streams as it may", "maximum number of streams reached"),
+    ] {
+        let (engine, ensure) = (format!("--engine=nats://{at}"), format!("--ensure-stream={settings}"));
+        let told = refused(dir.path(), &["one=publish", "two=publish", &engine, &ensure, "--nats-wait=5s"]).await;
+        let line = told.lines().find(|line| line.contains(words)).unwrap_or_else(|| panic!("{settings}: {told}"));
+        assert!(line.contains(&format!("(NATS: {said}")) && !line.contains("error code"), "{told}");
+    }
+}
+
 /// Streams as they are asked for.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs nats-server: `tests/run python nats`"]
