@@ -9,9 +9,8 @@ use async_nats::jetstream::{
 use tokio::task::JoinError;
 
 use super::{
-    answered::{Refused, Unsaid, answer, plain, said},
+    answered::{Refused, Unsaid, answer, is_no_stream, plain, said},
     cause::{ConnectCause, Denied},
-    leader::Failed,
 };
 use crate::{feed::FeedError, units::many};
 
@@ -287,6 +286,8 @@ pub(super) enum KeepError {
     Silent,
     #[error("the leader of the stream does not answer")]
     Leaderless,
+    #[error("the stream `{0}` no longer exists: create it again, and its feeds start over")]
+    Missing(String),
     #[error("no JetStream stream stores its subject")]
     NoStream,
     #[error("{0}")]
@@ -347,25 +348,25 @@ impl KeepError {
             Self::Disconnected => Refusal::Disconnected,
             Self::Denied { .. } => Refusal::Denied,
             Self::Silent | Self::Leaderless | Self::Behind | Self::Lost => Refusal::Silent,
-            Self::NoStream => Refusal::NoStream,
+            Self::NoStream | Self::Missing(_) => Refusal::NoStream,
             Self::Full(_) => Refusal::Full,
             Self::Unchecked | Self::Forgotten { .. } | Self::Recreated => Refusal::Stalled,
             _ => Refusal::Other,
         }
     }
 
+    /// An error of NATS' client about a stream.
+    pub(super) fn of_stream(stream: &str, error: impl Into<BoxError>) -> Self {
+        let error = error.into();
+        match is_no_stream(error.as_ref()) {
+            true => Self::Missing(stream.to_owned()),
+            false => Self::nats(error),
+        }
+    }
+
     /// An error of NATS' client.
     pub(super) fn nats(error: impl Into<BoxError>) -> Self {
         Self::Nats(plain(error))
-    }
-}
-
-impl From<Failed> for KeepError {
-    fn from(failed: Failed) -> Self {
-        match failed {
-            Failed::Silent => Self::Leaderless,
-            Failed::Recreated => Self::Recreated,
-        }
     }
 }
 

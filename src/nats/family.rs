@@ -296,7 +296,7 @@ impl Family for Subjects {
         let denied = self.denied().clone();
         let trouble = denied.or_else(|| match self.connection.is_connected() {
             false => Some(self.connection.unreachable()),
-            true if self.leader.is_silent() => Some(KeepError::Leaderless.to_string()),
+            true if self.leader.is_silent() => self.leader.silence().map(|silence| silence.to_string()),
             true if !self.is_checked() => Some(KeepError::Unchecked.to_string()),
             true => self.many.stalled_by(),
         });

@@ -39,7 +39,7 @@ use super::{
     allowed,
     connection::Link,
     ensure::StreamInfo,
-    error::{KeepError, NatsError},
+    error::{BoxError, KeepError, NatsError},
     leader::{First, Leader},
     stored::Spoiled,
 };
@@ -266,11 +266,11 @@ impl JetStream {
     }
 
     async fn handle(&self) -> Result<Stream<()>, KeepError> {
-        self.connection.now().jetstream.get_stream_no_info(&self.stream.name).await.map_err(KeepError::nats)
+        self.connection.now().jetstream.get_stream_no_info(&self.stream.name).await.map_err(|error| self.failed(error))
     }
 
     pub(super) async fn info(&self) -> Result<Info, KeepError> {
-        let info = self.handle().await?.get_info().await.map_err(KeepError::nats)?;
+        let info = self.handle().await?.get_info().await.map_err(|error| self.failed(error))?;
         let direct = info.config.allow_direct && self.connection.now().client.is_server_compatible(2, 11, 0);
         self.direct.store(direct, Ordering::Relaxed);
         self.most.store(u64::try_from(info.config.max_message_size).unwrap_or(0), Ordering::Relaxed);
@@ -315,7 +315,12 @@ impl JetStream {
             num_replicas: 1,
             ..Default::default()
         };
-        self.handle().await?.create_consumer(config).await.map_err(KeepError::nats)
+        self.handle().await?.create_consumer(config).await.map_err(|error| self.failed(error))
+    }
+
+    /// An error of NATS' client about its stream.
+    fn failed(&self, error: impl Into<BoxError>) -> KeepError {
+        KeepError::of_stream(&self.stream.name, error)
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, error, warn};
 
-use super::{answered::is_no_stream, connection::Link, keeper::epoch};
+use super::{answered::is_no_stream, connection::Link, error::KeepError, keeper::epoch};
 use crate::panics;
 
 /// How often a leader is asked, which answers with some 2 kB, and how long one answer may take.
@@ -37,6 +37,7 @@ pub(super) struct Leaders(Arc<Mutex<HashMap<String, Weak<Leader>>>>);
 /// One of them, asked until the last clone is dropped.
 #[derive(Debug)]
 pub(super) struct Leader {
+    stream: String,
     word: watch::Receiver<Word>,
     /// The number of its stream's last message, as it has stated last.
     head: Arc<AtomicU64>,
@@ -51,11 +52,19 @@ type Unfilled = Mutex<Option<Instant>>;
 /// What is known of it.
 #[derive(Debug, Clone, Copy, Default)]
 struct Word {
-    is_silent: bool,
+    silence: Option<Silence>,
     /// The stream's run of numbers, once it has answered.
     epoch: u64,
     /// How often the connection had been lost when it answered last.
     losses: u64,
+}
+
+/// Why nothing is heard of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Silence {
+    Leaderless,
+    /// There is no such stream, as was answered.
+    Missing,
 }
 
 /// The number of the first message that a stream of that epoch has, where those before it were deleted or have become
@@ -64,13 +73,6 @@ struct Word {
 pub(super) struct First {
     pub(super) epoch: u64,
     pub(super) number: u64,
-}
-
-/// Why a feed cannot be filled from its stream as it was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Failed {
-    Silent,
-    Recreated,
 }
 
 impl Leaders {
@@ -86,7 +88,8 @@ impl Leaders {
         let (first_tx, first) = watch::channel(First::default());
         let heard = Heard { said, head: Arc::clone(&head), first: first_tx };
         let asking = tokio::spawn(ask(link.clone(), stream.to_owned(), heard, unfilled.clone()));
-        let leader = Arc::new(Leader { word, head, unfilled, first, _asking: AbortOnDropHandle::new(asking) });
+        let (stream_of, asking) = (stream.to_owned(), AbortOnDropHandle::new(asking));
+        let leader = Arc::new(Leader { stream: stream_of, word, head, unfilled, first, _asking: asking });
         known.insert(stream.to_owned(), Arc::downgrade(&leader));
         leader
     }
@@ -110,7 +113,25 @@ impl Leader {
     }
 
     pub(super) fn is_silent(&self) -> bool {
-        self.word.borrow().is_silent
+        self.word.borrow().silence.is_some()
+    }
+
+    /// Why nothing is heard of its stream, if it is so.
+    pub(super) fn silence(&self) -> Option<KeepError> {
+        let silence = self.word.borrow().silence?;
+        Some(self.error(silence))
+    }
+
+    /// Its stream no longer exists, as has been answered for a while.
+    pub(super) fn missing(&self) -> Option<KeepError> {
+        self.silence().filter(|silence| matches!(silence, KeepError::Missing(_)))
+    }
+
+    fn error(&self, silence: Silence) -> KeepError {
+        match silence {
+            Silence::Leaderless => KeepError::Leaderless,
+            Silence::Missing => KeepError::Missing(self.stream.clone()),
+        }
     }
 
     /// Whether it has answered over a connection since that was lost so often.
@@ -118,22 +139,34 @@ impl Leader {
         self.word.borrow().losses == losses
     }
 
-    /// Waits until it answers. Cancel-safe.
-    pub(super) async fn answers(&self) {
-        // An error would mean that it is asked no longer.
-        let _ = self.word.clone().wait_for(|word| !word.is_silent).await;
+    /// Calls `tell` with why nothing is heard of its stream, each time that this is another reason, until it answers.
+    /// Cancel-safe.
+    pub(super) async fn answers(&self, tell: impl Fn(KeepError)) {
+        let (mut word, mut told) = (self.word.clone(), None);
+        loop {
+            let silence = word.borrow_and_update().silence;
+            let Some(why) = silence else { return };
+            if told.replace(why) != Some(why) {
+                tell(self.error(why));
+            }
+            // An error would mean that it is asked no longer.
+            if word.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     /// Waits until it does not answer, or since now of a newer stream than that of the epoch. Cancel-safe.
-    pub(super) async fn failed(&self, epoch: impl Fn() -> u64) -> Failed {
+    pub(super) async fn failed(&self, epoch: impl Fn() -> u64) -> KeepError {
         let mut word = self.word.clone();
         // What it answered of before is seen by who begins now.
         let before = word.borrow().epoch;
         let is_newer = |now: u64| now != before && now > epoch();
-        let failed = word.wait_for(|word| word.is_silent || is_newer(word.epoch)).await.map(|word| word.is_silent);
-        match failed {
-            Ok(false) => Failed::Recreated,
-            Ok(true) | Err(_) => Failed::Silent,
+        let failed = word.wait_for(|word| word.silence.is_some() || is_newer(word.epoch)).await;
+        match failed.map(|word| word.silence) {
+            Ok(None) => KeepError::Recreated,
+            Ok(Some(silence)) => self.error(silence),
+            Err(_) => KeepError::Leaderless,
         }
     }
 }
@@ -175,6 +208,15 @@ impl Answer {
     }
 }
 
+/// Why nothing is heard of a stream of which it was answered so long ago that it does not exist: one answer that does
+/// not come in time changes nothing.
+fn silence(missing: Option<Duration>) -> Silence {
+    match missing {
+        Some(ago) if ago < SILENT => Silence::Missing,
+        _ => Silence::Leaderless,
+    }
+}
+
 /// Whether the first messages of a stream may have gone to make room for others. What edges still have of them need not
 /// go: they help viewers who are behind.
 fn is_full(info: &Info) -> bool {
@@ -189,7 +231,7 @@ fn is_full(info: &Info) -> bool {
 /// Asks for as long as it is polled.
 async fn ask(link: Link, stream: String, of: Heard, unfilled: Arc<Unfilled>) {
     let (heard, losses) = (Instant::now(), link.losses());
-    let mut asking = Asking { link, stream, of, unfilled, heard, losses, search: Search::default() };
+    let mut asking = Asking { link, stream, of, unfilled, heard, missing: None, losses, search: Search::default() };
     loop {
         if let Err(panic) = panics::caught_async(asking.once()).await {
             error!(stream = asking.stream, "the task that asks the leader of a stream panicked: {panic}");
@@ -208,9 +250,9 @@ struct Heard {
 impl Heard {
     fn hear(&self, info: &Info, losses: u64) {
         self.head.store(info.state.last_sequence, Ordering::Relaxed);
-        let word = Word { is_silent: false, epoch: epoch(info).0, losses };
+        let word = Word { silence: None, epoch: epoch(info).0, losses };
         self.said.send_if_modified(|now| {
-            let is_news = now.is_silent || now.epoch != word.epoch;
+            let is_news = now.silence.is_some() || now.epoch != word.epoch;
             *now = word;
             is_news
         });
@@ -228,6 +270,8 @@ struct Asking {
     unfilled: Arc<Unfilled>,
     /// When it answered last.
     heard: Instant,
+    /// When it was answered last that there is no such stream.
+    missing: Option<Instant>,
     /// How often the connection had been lost by then.
     losses: u64,
     search: Search,
@@ -260,9 +304,13 @@ impl Asking {
                 }
             }
             answer if self.link.is_connected() => {
+                if matches!(answer, Answer::Missing) {
+                    self.missing = Some(Instant::now());
+                }
                 let (is_silent, searches) = answer.silence(self.heard.elapsed());
                 if is_silent {
-                    self.of.said.send_if_modified(|now| !std::mem::replace(&mut now.is_silent, true));
+                    let silence = silence(self.missing.map(|missing| missing.elapsed()));
+                    self.of.said.send_if_modified(|now| now.silence.replace(silence) != Some(silence));
                 }
                 if searches {
                     self.search.on(&self.link, &self.stream, self.heard).await;
@@ -316,6 +364,15 @@ mod tests {
         assert_eq!(Answer::Missing.silence(SILENT), (true, false));
         assert_eq!(Answer::None.silence(SILENT), (true, true));
         assert_eq!(Answer::None.silence(SILENT / 2), (false, false));
+    }
+
+    #[test]
+    fn a_stream_is_missing_as_long_as_that_is_answered() {
+        assert_eq!(silence(Some(Duration::ZERO)), Silence::Missing);
+        // One answer is late.
+        assert_eq!(silence(Some(2 * ASK)), Silence::Missing);
+        assert_eq!(silence(Some(SILENT)), Silence::Leaderless);
+        assert_eq!(silence(None), Silence::Leaderless);
     }
 
     #[test]

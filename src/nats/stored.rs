@@ -57,7 +57,7 @@ pub(super) async fn stored(
     let message = match answer {
         Response::Ok(Answer { message }) => message,
         Response::Err { error } if error.error_code() == ErrorCode::NO_MESSAGE_FOUND => return Ok(None),
-        Response::Err { error } => return Err(KeepError::nats(error)),
+        Response::Err { error } => return Err(KeepError::of_stream(stream, error)),
     };
     let decoded = |text: String| STANDARD.decode(text).map_err(KeepError::nats);
     let headers = message.headers.map(decoded).transpose()?;

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The status and the words of an answer to a publication.
-async fn published(serving: &Serving, feed: &str) -> (u16, String) {
+pub(crate) async fn published(serving: &Serving, feed: &str) -> (u16, String) {
     let connection = serving.connect().await;
     let request = Request::post(serving.uri(&format!("/stream/{feed}"))).body(()).unwrap();
     let (mut body, answer) = connection.send_request(request).await.unwrap();

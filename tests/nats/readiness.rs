@@ -5,6 +5,7 @@ use h3cast::client::{Connection, Viewer, viewer::Event};
 use tokio::time::{Duration, sleep};
 
 use crate::{
+    causes::published,
     cluster::{Cluster, Way, healthy},
     common::soon,
     edge::Edge,
@@ -69,6 +70,54 @@ async fn one_feed_without_its_stream_is_alone_with_that() {
         }
     })
     .await;
+}
+
+/// That a stream is gone is told for as long as it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs nats-server: `tests/run python nats`"]
+async fn a_deleted_stream_stays_missing() {
+    let cluster = Cluster::start(1);
+    let context = cluster.jetstream().await;
+    let engine = format!("--engine=nats://{}", cluster.addresses());
+    let args = ["chat=publish", "room.*=publish", "other=publish", &engine, "--ensure-stream"];
+    let serving = tokio::task::block_in_place(|| Serving::start(|_| args.to_vec()));
+    let connection = serving.connect().await;
+    let mut configs = Vec::new();
+    for name in ["h3cast_chat", "h3cast_room__"] {
+        let stream = context.get_stream(name).await.unwrap();
+        configs.push(stream.cached_info().config.clone());
+        context.delete_stream(name).await.unwrap();
+    }
+    let gone =
+        |stream: &str| format!("the stream `{stream}` no longer exists: create it again, and its feeds start over");
+    let due = [
+        ("/readyz/chat", format!("feed chat: {}\n", gone("h3cast_chat"))),
+        ("/readyz/room.*", format!("feed room.*: {}\n", gone("h3cast_room__"))),
+        ("/readyz/room.%2A", format!("feed room.*: {}\n", gone("h3cast_room__"))),
+        ("/readyz/room.one", format!("feed room.one: {}\n", gone("h3cast_room__"))),
+    ];
+    for (path, due) in &due {
+        within(path, async { while text(&serving, path).await != *due {} }).await;
+        becomes(&serving, &connection, path, 503).await;
+    }
+    // Until what is tried for as long as an election may take is given up.
+    let answer = published(&serving, "chat");
+    tokio::pin!(answer);
+    let (status, words) = loop {
+        for (path, due) in &due {
+            assert_eq!(text(&serving, path).await, *due, "{path}");
+        }
+        tokio::select! { answer = &mut answer => break answer, () = sleep(Duration::from_millis(200)) => {} }
+    };
+    assert!(status == 503 && words.contains(&gone("h3cast_chat")), "{status}: {words}");
+    let log = std::fs::read_to_string(serving.dir().join("stderr")).unwrap();
+    assert_eq!(log.matches(&gone("h3cast_chat")).count(), 1, "{log}");
+    for config in configs {
+        context.create_stream(config).await.unwrap();
+    }
+    for (path, _) in &due {
+        becomes(&serving, &connection, path, 200).await;
+    }
 }
 
 /// The feeds of a pattern whose consumer cannot be created get nothing, though the leader of their stream answers.

@@ -48,6 +48,8 @@ pub(super) struct Told {
     stalled: bool,
     /// That its stream is to be deleted.
     forgotten: bool,
+    /// That its stream is to be created.
+    missing: bool,
     short: Short,
     pub(super) spells: Spells,
 }
@@ -56,14 +58,15 @@ impl Told {
     /// Whether people are told of it now: once, and again when there is something for them to do.
     fn is_news(&mut self, ended: &KeepError) -> bool {
         let forgotten = matches!(ended, KeepError::Forgotten { .. });
-        let is_news = !self.stalled || (forgotten && !self.forgotten);
-        (self.stalled, self.forgotten) = (true, self.forgotten || forgotten);
+        let missing = matches!(ended, KeepError::Missing(_));
+        let is_news = !self.stalled || (forgotten && !self.forgotten) || (missing && !self.missing);
+        (self.stalled, self.forgotten, self.missing) = (true, self.forgotten || forgotten, self.missing || missing);
         is_news
     }
 
     /// Whether people were told that it had stalled.
     fn has_resumed(&mut self) -> bool {
-        self.forgotten = false;
+        (self.forgotten, self.missing) = (false, false);
         std::mem::take(&mut self.stalled)
     }
 }
@@ -139,7 +142,7 @@ impl JetStream {
             let Err(ended) = tokio::select! {
                 biased;
                 () = lost => Err(KeepError::Disconnected),
-                failed = self.leader.failed(|| self.epoch.load(Ordering::Relaxed)) => Err(failed.into()),
+                failed = self.leader.failed(|| self.epoch.load(Ordering::Relaxed)) => Err(failed),
                 () = self.becomes_shared() => {
                     self.renew_if_shared(filler);
                     continue;
@@ -191,9 +194,8 @@ impl JetStream {
                 });
                 return;
             }
-            self.stalled_for(KeepError::Leaderless.to_string());
             tokio::select! {
-                () = self.leader.answers() => {}
+                () = self.leader.answers(|silence| self.stalled_for(silence.to_string())) => {}
                 () = self.connection.lost() => {}
             }
         }

@@ -92,8 +92,8 @@ impl Many {
         if !keeper.connection.is_connected() {
             return Err(KeepError::Disconnected);
         }
-        if keeper.leader.is_silent() {
-            return Err(KeepError::Leaderless);
+        if let Some(silence) = keeper.leader.silence() {
+            return Err(silence);
         }
         if only_known {
             let asked = json!({ "last_by_subj": subject });

@@ -94,7 +94,9 @@ impl JetStream {
             // By its id it is kept once, however often it is sent. What is denied will be the next time, too.
             let denied = self.connection.denied(&self.subject, began);
             if until <= Instant::now() + AGAIN || denied.is_some() {
-                let why = self.connection.refused(denied.unwrap_or(why));
+                // What else is in the way of a stream that is gone says less.
+                let missing = || self.leader.missing().filter(|_| self.connection.is_connected());
+                let why = self.connection.refused(denied.or_else(missing).unwrap_or(why));
                 let why = KeeperError::new(why);
                 return Err(if in_doubt { PublishError::Keeper(why) } else { PublishError::Refused(why) });
             }
