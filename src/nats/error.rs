@@ -9,7 +9,7 @@ use async_nats::jetstream::{
 use tokio::task::JoinError;
 
 use super::{
-    answered::{Refused, Unsaid, answer, is_no_stream, plain, said},
+    answered::{Refused, Unsaid, answer, is_limit, is_no_stream, plain, said},
     cause::{ConnectCause, Denied},
 };
 use crate::{feed::FeedError, units::many};
@@ -292,8 +292,9 @@ pub(super) enum KeepError {
     NoStream,
     #[error("{0}")]
     Late(String),
-    #[error("JetStream has no room for it: {0}")]
-    Full(String),
+    /// `is_certain` if it is the stream or the account that has none, and not only the server that has answered.
+    #[error("JetStream has no room for it: {why}")]
+    Full { why: String, is_certain: bool },
     #[error(transparent)]
     Nats(BoxError),
     #[error("the stream was recreated")]
@@ -324,16 +325,17 @@ impl KeepError {
     /// Why JetStream has not taken a message.
     pub(super) fn publish(error: PublishError) -> Self {
         if let Some(answer) = answer(&error) {
-            return match answer.error_code() {
+            let is_certain = match answer.error_code() {
+                ErrorCode::ACCOUNT_RESOURCES_EXCEEDED => true,
+                ErrorCode::STREAM_STORE_FAILED if is_limit(&answer) => true,
                 ErrorCode::STORAGE_RESOURCES_EXCEEDED
                 | ErrorCode::MEMORY_RESOURCES_EXCEEDED
-                | ErrorCode::INSUFFICIENT_RESOURCES
-                | ErrorCode::ACCOUNT_RESOURCES_EXCEEDED
-                | ErrorCode::STREAM_STORE_FAILED => {
-                    Self::Full(Refused::of(&answer).map_or_else(|| said(&answer), |refused| refused.to_string()))
-                }
-                _ => Self::nats(error),
+                | ErrorCode::INSUFFICIENT_RESOURCES => false,
+                ErrorCode::STREAM_STORE_FAILED if said(&answer).contains("no space left") => false,
+                _ => return Self::nats(error),
             };
+            let why = Refused::of(&answer).map_or_else(|| said(&answer), |refused| refused.to_string());
+            return Self::Full { why, is_certain };
         }
         match error.kind() {
             PublishErrorKind::StreamNotFound => Self::NoStream,
@@ -349,7 +351,7 @@ impl KeepError {
             Self::Denied { .. } => Refusal::Denied,
             Self::Silent | Self::Leaderless | Self::Behind | Self::Lost => Refusal::Silent,
             Self::NoStream | Self::Missing(_) => Refusal::NoStream,
-            Self::Full(_) => Refusal::Full,
+            Self::Full { .. } => Refusal::Full,
             Self::Unchecked | Self::Forgotten { .. } | Self::Recreated => Refusal::Stalled,
             _ => Refusal::Other,
         }

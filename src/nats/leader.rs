@@ -18,7 +18,7 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, error, warn};
 
-use super::{answered::is_no_stream, connection::Link, error::KeepError, keeper::epoch};
+use super::{answered::is_no_stream, connection::Link, error::KeepError, fullness::Fullness, keeper::epoch};
 use crate::panics;
 
 /// How often a leader is asked, which answers with some 2 kB, and how long one answer may take.
@@ -39,6 +39,8 @@ pub(super) struct Leaders(Arc<Mutex<HashMap<String, Weak<Leader>>>>);
 pub(super) struct Leader {
     stream: String,
     word: watch::Receiver<Word>,
+    /// Whether its stream is full.
+    pub(super) fullness: Fullness,
     /// The number of its stream's last message, as it has stated last.
     head: Arc<AtomicU64>,
     /// Since when its feeds cannot be filled, though it may answer.
@@ -88,8 +90,8 @@ impl Leaders {
         let (first_tx, first) = watch::channel(First::default());
         let heard = Heard { said, head: Arc::clone(&head), first: first_tx };
         let asking = tokio::spawn(ask(link.clone(), stream.to_owned(), heard, unfilled.clone()));
-        let (stream_of, asking) = (stream.to_owned(), AbortOnDropHandle::new(asking));
-        let leader = Arc::new(Leader { stream: stream_of, word, head, unfilled, first, _asking: asking });
+        let (stream_of, fullness, asking) = (stream.to_owned(), Fullness::of(stream), AbortOnDropHandle::new(asking));
+        let leader = Arc::new(Leader { stream: stream_of, word, fullness, head, unfilled, first, _asking: asking });
         known.insert(stream.to_owned(), Arc::downgrade(&leader));
         leader
     }

@@ -14,6 +14,7 @@ mod counts;
 mod ensure;
 mod error;
 mod family;
+mod fullness;
 mod greeting;
 mod keeper;
 mod late;

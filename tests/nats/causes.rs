@@ -1,6 +1,6 @@
 //! What is said, and counted, of what NATS refuses while a server runs.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::jetstream::stream::{Config, DiscardPolicy};
 use http::Request;
@@ -10,14 +10,19 @@ use crate::{
     common::soon,
     program,
     serving::Serving,
+    within,
 };
 
 /// The status and the words of an answer to a publication.
 pub(crate) async fn published(serving: &Serving, feed: &str) -> (u16, String) {
+    published_text(serving, feed, "text").await
+}
+
+async fn published_text(serving: &Serving, feed: &str, text: &str) -> (u16, String) {
     let connection = serving.connect().await;
     let request = Request::post(serving.uri(&format!("/stream/{feed}"))).body(()).unwrap();
     let (mut body, answer) = connection.send_request(request).await.unwrap();
-    body.send("text".into()).await.unwrap();
+    body.send(text.to_owned().into()).await.unwrap();
     body.finish().await.unwrap();
     let mut answer = soon("an answer", answer).await.unwrap();
     let mut words = Vec::new();
@@ -83,13 +88,13 @@ async fn what_is_refused_names_its_cause() {
         published(&serving, "large"),
         published(&serving, "gone")
     );
-    assert_eq!((secret.0, full.0), (503, 503), "{secret:?} {full:?}");
     // NATS says of all of them for certain that they are not stored.
-    for (due, refused) in [(503, &secret), (503, &full), (503, &bytes), (413, &large), (503, &gone)] {
+    for (due, refused) in [(503, &secret), (507, &full), (507, &bytes), (413, &large), (503, &gone)] {
         assert!(refused.0 == due && !refused.1.contains("in_doubt"), "{refused:?}");
     }
     assert!(secret.1.contains("the NATS user may not publish to `h3cast.secret`"), "{secret:?}");
-    assert!(full.1.contains("JetStream has no room for it"), "{full:?}");
+    assert!(full.1.contains("JetStream has no room for it: the stream has reached its limit"), "{full:?}");
+    assert!(gone.1.contains("the stream `h3cast_gone` no longer exists"), "{gone:?}");
     assert_eq!(metric(&serving, r#"h3cast_nats_refused_total{cause="denied"}"#).await, 1.0);
     assert_eq!(metric(&serving, r#"h3cast_nats_refused_total{cause="full"}"#).await, 2.0);
     assert_eq!(metric(&serving, "h3cast_nats_publish_seconds_count").await, 1.0);
@@ -114,6 +119,61 @@ async fn what_is_refused_names_its_cause() {
         }
     })
     .await;
+}
+
+/// A stream that is full is an answer, which is given at once, and told once until there is room.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs nats-server: `tests/run python nats`"]
+async fn a_full_stream_is_told_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("nats.conf");
+    std::fs::write(&path, "jetstream: { max_file_store: 65536 }\n").unwrap();
+    let cluster = Cluster::start(1);
+    let small = Cluster::start_with(1, &["-c".into(), path.display().to_string()]);
+    let context = cluster.jetstream().await;
+    let engine = format!("--engine=nats://{}", cluster.addresses());
+    let args = ["full=publish", "chat=publish", &engine, "--ensure-stream=max-messages=2,discard=new"];
+    let serving = tokio::task::block_in_place(|| Serving::start(|_| args.to_vec()));
+    let log = || std::fs::read_to_string(serving.dir().join("stderr")).unwrap();
+    let (refused, stored) = ("publications are refused: JetStream has no room", "publications are stored again");
+    for _ in 0..2 {
+        assert_eq!(published(&serving, "full").await.0, 200);
+    }
+    for _ in 0..3 {
+        let began = Instant::now();
+        let (status, words) = published(&serving, "full").await;
+        // For what may be an election it is tried for 15 s.
+        assert!(status == 507 && began.elapsed() < Duration::from_secs(12), "{:?}: {words}", began.elapsed());
+        assert!(words.contains("discard=new") && words.contains("(NATS: maximum messages exceeded)"), "{words}");
+    }
+    assert_eq!(published(&serving, "chat").await.0, 200);
+    assert_eq!((log().matches(refused).count(), log().matches(stored).count()), (1, 0), "{}", log());
+    context.get_stream("h3cast_full").await.unwrap().purge().await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(published(&serving, "full").await.0, 200);
+    }
+    assert_eq!((log().matches(refused).count(), log().matches(stored).count()), (1, 1), "{}", log());
+
+    // The server itself has none, whatever the stream is like.
+    let engine = format!("--engine=nats://{}", small.addresses());
+    let args = ["chat=publish", &engine, "--ensure-stream"];
+    let serving = tokio::task::block_in_place(|| Serving::start(|_| args.to_vec()));
+    let (began, words) = within("it is full", async {
+        loop {
+            let began = Instant::now();
+            let (status, words) = published_text(&serving, "chat", &"text".repeat(4096)).await;
+            match status {
+                200 => {}
+                503 => break (began, words),
+                _ => panic!("{status}: {words}"),
+            }
+        }
+    })
+    .await;
+    assert!(began.elapsed() < Duration::from_secs(14), "{:?}: {words}", began.elapsed());
+    assert!(words.contains("JetStream has no room for it") && words.contains("max_file_store"), "{words}");
+    let log = std::fs::read_to_string(serving.dir().join("stderr")).unwrap();
+    assert_eq!(log.matches(refused).count(), 1, "{log}");
 }
 
 /// A server whose password was changed: the cause is told once, however often it is tried.

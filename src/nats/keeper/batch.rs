@@ -176,6 +176,7 @@ impl JetStream {
         };
         // All of them took that time, once.
         publishing.iter().take(1).for_each(Publishing::acknowledged);
+        self.leader.fullness.stored();
         if self.checked_epoch()? != epoch {
             return Err(KeepError::Recreated.into());
         }

@@ -21,6 +21,8 @@ use crate::{
 
 /// For how long publishing is tried: elections were seen to take 4 to 10 s.
 const TRIED: Duration = Duration::from_secs(15);
+/// For how long where there is no room: that is an answer, though a leader may leave it to one that has some.
+const TRIED_FULL: Duration = Duration::from_secs(1);
 
 impl JetStream {
     /// Notes in `sent` that it may be stored from then on.
@@ -32,6 +34,9 @@ impl JetStream {
         let acknowledged = self.connection.now().jetstream.send_publish(self.subject.clone(), message).await?;
         let kept = acknowledged.await?;
         publishing.acknowledged();
+        if !kept.duplicate {
+            self.leader.fullness.stored();
+        }
         let size = match kept.duplicate {
             false => bytes.len(),
             true => size_of(self, kept.sequence).await.map_err(Refused::Now)?.unwrap_or(bytes.len()),
@@ -93,12 +98,26 @@ impl JetStream {
             in_doubt |= sent.into_inner() && !is_refused && !self.was_denied(since);
             // By its id it is kept once, however often it is sent. What is denied will be the next time, too.
             let denied = self.connection.denied(&self.subject, began);
-            if until <= Instant::now() + AGAIN || denied.is_some() {
+            let until = match why {
+                _ if denied.is_some() => since,
+                KeepError::Full { is_certain: true, .. } => since,
+                KeepError::Full { .. } => began + TRIED_FULL,
+                _ => until,
+            };
+            if until <= Instant::now() + AGAIN {
                 // What else is in the way of a stream that is gone says less.
                 let missing = || self.leader.missing().filter(|_| self.connection.is_connected());
                 let why = self.connection.refused(denied.or_else(missing).unwrap_or(why));
+                let is_full = matches!(why, KeepError::Full { .. });
+                if is_full {
+                    self.leader.fullness.refused(&self.subject, &why);
+                }
                 let why = KeeperError::new(why);
-                return Err(if in_doubt { PublishError::Keeper(why) } else { PublishError::Refused(why) });
+                return Err(match (in_doubt, is_full) {
+                    (true, _) => PublishError::Keeper(why),
+                    (false, true) => PublishError::Full(why),
+                    (false, false) => PublishError::Refused(why),
+                });
             }
             sleep(AGAIN).await;
         }
