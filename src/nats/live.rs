@@ -48,10 +48,11 @@ async fn follow(subject: String, connection: Link, publisher: Publisher, feed: F
     };
     // What is denied is noted where it is.
     let unreachable = |is_so: bool, is_denied: bool| {
-        publisher.stall(is_so || is_denied);
+        // Before its viewers are told of it.
         if !is_denied {
             feed.set_trouble(is_so.then(|| Trouble::Other(connection.unreachable())));
         }
+        publisher.stall(is_so || is_denied);
     };
     // The server does not confirm a subscription, and one that it denies is not made by itself once it is allowed.
     let (mut is_denied, mut pauses, mut deaths) = (false, Pauses::default(), connection.deaths());
@@ -92,8 +93,8 @@ async fn follow(subject: String, connection: Link, publisher: Publisher, feed: F
                             missing => Poll::Ready(missing),
                         }) => tell(missing),
                         why = &mut denied => {
-                            publisher.stall(true);
                             feed.set_trouble(Some(Trouble::Other(why.to_string())));
+                            publisher.stall(true);
                             is_denied = true;
                             break;
                         }

@@ -153,13 +153,13 @@ impl JetStream {
                 }
             };
             self.checked.store(false, Ordering::Relaxed);
-            filler.stall(true);
             self.stalled_for(match &ended {
                 KeepError::Disconnected => self.connection.unreachable(),
                 // Its words are for the log.
                 KeepError::Panicked(_) => "reading it has failed".into(),
                 _ => ended.to_string(),
             });
+            filler.stall(true);
             self.leader.fills(matches!(ended, KeepError::Behind | KeepError::Forgotten { .. }));
             match told.is_news(&ended) {
                 true => warn!(stream = self.stream.name, subject = self.subject, "a feed has stalled: {ended}"),
