@@ -83,6 +83,11 @@ impl Header {
     pub(crate) fn len(&self) -> usize {
         HEADER + self.body
     }
+
+    /// The same of one that a file begins with, and that has only notes.
+    pub(crate) fn head(&self) -> u64 {
+        if self.count == 0 { self.len() as u64 } else { 0 }
+    }
 }
 
 /// Writes a record after what is in `to`: the number of its first chunk, the size of all before it, and the time of the

@@ -34,6 +34,8 @@ pub(crate) struct Segment {
     pub(crate) next: u64,
     /// Its length, in bytes.
     pub(crate) len: u64,
+    /// So much of that is its first record, with the notes of the time when it was begun.
+    pub(crate) head: u64,
     /// When its first chunk was published, in microseconds since 1970, if that is known.
     pub(crate) oldest: Option<u64>,
     /// When its last chunk was published, in microseconds since 1970.
@@ -43,6 +45,11 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
+    /// What it has that no other file has, in bytes: what was stored while it was the last one.
+    pub(crate) fn body(&self) -> u64 {
+        self.len.saturating_sub(self.head)
+    }
+
     /// Notes that a record with chunks is at `at`.
     pub(crate) fn note(&mut self, first: u64, at: u64) {
         if self.index.last().is_none_or(|(_, last)| at >= last + STEP) {
@@ -115,6 +122,11 @@ fn look(dir: &Path, salt: u32, known: Known) -> Result<Found, StoreError> {
     let last = found.segments.len().saturating_sub(1);
     let doubtful = found.segments.partition_point(|segment| segment.first < synced).saturating_sub(1);
     let mut from = if torn { doubtful.min(last) } else { last };
+    if from > 0 {
+        let path = path(dir, found.segments[0].first);
+        let began = began(&path, salt, found.segments[0].first).at(&path)?;
+        found.segments[0].head = began.map_or(0, |began| began.head());
+    }
     for at in 0..from {
         let path = path(dir, found.segments[at + 1].first);
         let began = began(&path, salt, found.segments[at + 1].first).at(&path)?;
@@ -122,6 +134,7 @@ fn look(dir: &Path, salt: u32, known: Known) -> Result<Found, StoreError> {
         // What begins in doubt is looked at below.
         let began = if at + 1 < from { began? } else { began.unwrap_or_default() };
         found.segments[at].newest = began.micros;
+        found.segments[at + 1].head = began.head();
         found.segments[at].next = found.segments[at + 1].first;
     }
     let (mut at, mut reached, mut removed) = (from, 0, Vec::new());
@@ -184,6 +197,9 @@ fn scan(dir: &Path, salt: u32, at: usize, known: Known, found: &mut Found) -> Re
             break;
         }
         record.notes().into_iter().for_each(|note| notes.apply(note));
+        if end == 0 {
+            segment.head = header.head();
+        }
         if header.count > 0 {
             segment.note(header.first, end);
             segment.oldest.get_or_insert(header.micros);

@@ -349,7 +349,7 @@ impl Shared {
         }
         let (first, len) = (state.next, bytes.len() as u64);
         let newest = state.newest.min(record::micros(SystemTime::now()));
-        state.segments.push_back(Segment { first, next: first, len, newest, ..Segment::default() });
+        state.segments.push_back(Segment { first, next: first, len, head: len, newest, ..Segment::default() });
         (state.torn, state.begun) = (false, true);
         self.dirty(state);
         self.reopen(state)?;
@@ -391,12 +391,12 @@ impl Shared {
     pub(crate) fn retain(&self, state: &mut State) {
         let bytes = state.retain.bytes;
         let limit = self.oldest(state);
-        let mut kept: u64 = state.segments.iter().map(|segment| segment.len).sum();
+        let mut kept: u64 = state.segments.iter().map(Segment::body).sum();
         while state.segments.len() > 1
             && let Some(first) = state.segments.front()
-            && (bytes.is_some_and(|bytes| is_beyond(bytes, kept, first.len, state.trims)) || state.is_older(limit))
+            && (bytes.is_some_and(|bytes| is_beyond(bytes, kept, first.body(), state.trims)) || state.is_older(limit))
         {
-            kept -= first.len;
+            kept -= first.body();
             let path = self.path(first.first);
             state.doomed.push(path);
             state.segments.pop_front();
@@ -482,9 +482,10 @@ impl State {
     /// Whether the last file has had its time.
     pub(crate) fn is_full(&self, last: &Segment) -> bool {
         let Retain { bytes, age } = self.retain;
-        let largest = bytes.map_or(LARGEST, |bytes| (bytes / PARTS).clamp(SMALLEST, LARGEST));
+        // One begins with all notes: so it has as much else, at least.
+        let largest = bytes.map_or(LARGEST, |bytes| (bytes / PARTS).clamp(SMALLEST, LARGEST)).max(last.head);
         let began = Duration::from_micros(last.oldest.unwrap_or(u64::MAX));
         let now = Duration::from_micros(record::micros(SystemTime::now()));
-        last.len >= largest || age.is_some_and(|age| now.abs_diff(began) > age / PARTS as u32)
+        last.body() >= largest || age.is_some_and(|age| now.abs_diff(began) > age / PARTS as u32)
     }
 }

@@ -64,8 +64,10 @@ impl Shared {
             self.roll(state, true)?;
         }
         let Some(oldest) = state.segments.front() else { return Ok(None) };
-        let others = self.size(state) - oldest.len;
-        let (most, least) = (bytes.saturating_sub(others), (bytes - bytes / 8).saturating_sub(others));
+        // With the notes of each file it is to be no more, if they leave that much; without them, it is not to be less.
+        let others = |len: fn(&Segment) -> u64| state.segments.iter().skip(1).map(len).sum::<u64>();
+        let most = bytes.saturating_sub(others(|segment| segment.len));
+        let least = (bytes - bytes / 8).saturating_sub(others(Segment::body));
         Ok(Some(Trim { first: oldest.first, len: oldest.len, most, least }))
     }
 
@@ -75,7 +77,7 @@ impl Shared {
     }
 
     fn size(&self, state: &State) -> u64 {
-        state.segments.iter().map(|segment| segment.len).sum()
+        state.segments.iter().map(Segment::body).sum()
     }
 
     fn copy_rest(self: &Arc<Self>, trim: &Trim) -> Result<(), StoreError> {
@@ -133,7 +135,8 @@ impl Shared {
         let micros = kept.first().map_or(record.header.micros, h3cast_feed::Chunk::micros);
         let mut bytes = Vec::new();
         record::write(&mut bytes, self.salt, (begins, before, newest), &[], &all);
-        let mut segment = Segment { first: begins, next: begins, oldest: Some(micros), ..Segment::default() };
+        let head = bytes.len() as u64;
+        let mut segment = Segment { first: begins, next: begins, oldest: Some(micros), head, ..Segment::default() };
         segment.note(begins, bytes.len() as u64);
         let kept: Vec<(Bytes, u64)> = kept.iter().map(|chunk| (chunk.bytes.clone(), chunk.micros())).collect();
         record::write(&mut bytes, self.salt, (begins, before, micros), &kept, &record.notes());

@@ -196,6 +196,38 @@ fn what_is_not_ours_is_refused_and_left_alone() {
     assert_eq!(fs::read(folder.path().join("state.json")).unwrap(), state);
 }
 
+/// The ids that are known are written again at the beginning of each file. They take no room from the chunks, and the
+/// disk takes no more than as much again for them.
+#[tokio::test]
+async fn ids_take_nothing_from_what_is_kept() {
+    for (limit, many) in [(64 << 10, 4500), (1 << 20, 12_000)] {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path(), Fsync::default());
+        let (stored, ..) = feed(&store, "a", 1000);
+        stored.set_retain(Retain { bytes: Some(limit), age: None });
+        for number in 0..many {
+            stored.publish(line(number), Some(format!("the publication {number}/0"))).await.unwrap();
+        }
+        let files = || {
+            let files = fs::read_dir(folder.path().join("feeds/0")).unwrap().map(|file| file.unwrap());
+            files.filter(|file| file.path().extension().is_some_and(|extension| extension == "records"))
+        };
+        let kept = |first: u64| (many - first) * line(0).len() as u64;
+        // A record of a chunk and its id takes at most twice what the chunk does.
+        assert!(kept(stored.first()) >= limit / 3, "{} of {limit}", kept(stored.first()));
+        store.close().unwrap();
+        drop((store, stored));
+        let on_disk: u64 = files().map(|file| file.metadata().unwrap().len()).sum();
+        let ids = 4096 * 80;
+        assert!(on_disk <= 2 * limit + 3 * ids, "{on_disk} bytes in {} files for {limit}", files().count());
+        let store = open(folder.path(), Fsync::default());
+        let (stored, ..) = feed(&store, "a", 1000);
+        stored.set_retain(Retain { bytes: Some(limit), age: None });
+        assert!(kept(stored.first()) >= limit / 3, "{} of {limit} after a restart", kept(stored.first()));
+        store.close().unwrap();
+    }
+}
+
 #[tokio::test]
 async fn old_chunks_go_by_size_and_age() {
     let folder = tempfile::tempdir().unwrap();
