@@ -113,7 +113,7 @@ impl Making {
                 let (shown, mut source) = (self.common.told.servers.to_string(), ConnectCause::of(&error.to_string()));
                 if source == ConnectCause::NoTls && !greeting::none_offers_tls(&servers).await {
                     // Another server may, once it is there.
-                    source = ConnectCause::Other("the server that was tried last does not offer TLS".into());
+                    source = ConnectCause::Other("the server that was tried last answers without TLS: it does not offer it, or takes no more connections".into());
                 }
                 return Err(NatsError::Connect { servers: shown, source });
             }
