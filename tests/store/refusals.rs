@@ -149,6 +149,65 @@ async fn a_check_of_the_folder() {
     assert!(String::from_utf8(done.stderr).unwrap().contains("--store stores nothing: it is for publish, "));
 }
 
+/// A change to a store's folder.
+type Change = fn(&Path);
+
+/// Moves something out of the store, and puts a link in its place.
+fn link(store: &Path, name: &str) {
+    let elsewhere = store.with_file_name("elsewhere");
+    let _ = fs::remove_dir_all(&elsewhere).or_else(|_| fs::remove_file(&elsewhere));
+    fs::rename(store.join(name), &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, store.join(name)).unwrap();
+}
+
+/// `--check` finds what would stop a start, in the same words.
+#[tokio::test]
+async fn a_start_that_would_fail() {
+    let (place, server) = first(&["publish"]).await;
+    assert_eq!(post(&place, "/stream", None, "one\n").await.unwrap().0, 200);
+    server.stop().await;
+    let (store, kept) = (place.folder().join("store"), place.folder().join("kept"));
+    fs::rename(&store, &kept).unwrap();
+    let changes: [(Change, &str); 6] = [
+        (|store| link(store, "feeds"), "store/feeds is not a folder"),
+        (|store| link(store, "feeds/0"), "store/feeds/0 is not a folder"),
+        (|store| link(store, "state.json"), "store/state.json is not a regular file"),
+        (
+            |store| fs::create_dir(store.join("state.new")).unwrap(),
+            "store/state.new is a folder, and a file of that name",
+        ),
+        (|store| fs::write(store.join("feeds/99"), "").unwrap(), "store/feeds/99 is not a folder"),
+        (
+            |store| fs::create_dir_all(store.join("feeds/99/sub")).unwrap(),
+            "99 has files that are not a store's, such as `sub`",
+        ),
+    ];
+    for (change, why) in changes {
+        copy(&kept, &store);
+        change(&store);
+        let before = all_of(&store);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_h3cast"));
+        command.args(["serve", "publish", "--check", "--store", "store", "--listen", "localhost:0"]);
+        let done = command.current_dir(place.folder()).output().unwrap();
+        let checked = String::from_utf8(done.stderr).unwrap();
+        assert!(done.status.code() == Some(2) && checked.contains(why), "{why}: {checked}");
+        refused(&place, &["publish", "--store", "store"], checked.trim_end()).await;
+        assert!(all_of(&store) == before, "{why}: something was changed");
+        fs::remove_dir_all(&store).unwrap();
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let (from, to) = (entry.as_ref().unwrap().path(), to.join(entry.unwrap().file_name()));
+        match from.is_dir() {
+            true => copy(&from, &to),
+            false => drop(fs::copy(&from, &to).unwrap()),
+        }
+    }
+}
+
 #[tokio::test]
 async fn publishing_to_a_folder_that_was_removed() {
     let (place, server) = first(&["publish", "chat.*=publish"]).await;

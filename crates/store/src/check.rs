@@ -10,6 +10,7 @@ use crate::{
     Store, StoreError,
     error::At,
     folder::{self, FEEDS, LOCK_FILE},
+    look::Found,
     regular,
 };
 
@@ -29,8 +30,8 @@ pub enum Checked {
 }
 
 impl Store {
-    /// Whether the folder could be opened as a store by this user. Nothing is created, written or removed. What is in the
-    /// files of feeds is not looked at. This blocks for a disk.
+    /// Whether the folder could be opened as a store by this user. Nothing is created, written or removed. The files
+    /// of feeds' chunks are not looked at. This blocks for a disk.
     ///
     /// Where a store is, its lock is taken for a moment, in a way that others can share.
     ///
@@ -46,42 +47,34 @@ impl Store {
             Err(error) => return Err(error).at(dir),
         }
         usable(dir)?;
-        let is_new = folder::is_new(dir)?;
+        let is_new = folder::may_be_ours(dir)?;
         let path = dir.join(LOCK_FILE);
         let lock = match regular::open(&path, File::options().read(true).write(true)) {
-            Ok(lock) => lock,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(found(is_new)),
+            Ok(lock) => Some(lock),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => return Err(error).at(&path),
         };
-        folder::is_ours(dir, &lock, is_new)?;
-        // Not as `open` takes it: a server that starts at this moment is not to fail.
-        match lock.try_lock_shared() {
-            Err(fs::TryLockError::WouldBlock) => return Ok(Checked::InUse { pid: folder::owner(&lock) }),
-            Err(fs::TryLockError::Error(error)) if error.kind() != ErrorKind::Unsupported => {
-                return Err(error).at(&path);
-            }
-            _ => {}
-        }
-        let feeds = dir.join(FEEDS);
-        match fs::read_dir(&feeds) {
-            Ok(all) => {
-                usable(&feeds)?;
-                for feed in all {
-                    let feed = feed.at(&feeds)?;
-                    if feed.file_type().is_ok_and(|kind| kind.is_dir()) {
-                        usable(&feed.path())?;
-                    }
+        if let Some(lock) = &lock {
+            folder::is_ours(dir, lock, is_new)?;
+            // Not as `open` takes it: a server that starts at this moment is not to fail.
+            match lock.try_lock_shared() {
+                Err(fs::TryLockError::WouldBlock) => return Ok(Checked::InUse { pid: folder::owner(lock) }),
+                Err(fs::TryLockError::Error(error)) if error.kind() != ErrorKind::Unsupported => {
+                    return Err(error).at(&path);
                 }
+                _ => {}
             }
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(error).at(&feeds),
         }
-        Ok(found(is_new))
+        if is_new {
+            return Ok(Checked::New);
+        }
+        let found = Found::look(dir)?;
+        if folder::is_own(&dir.join(FEEDS))? {
+            usable(&dir.join(FEEDS))?;
+        }
+        found.feeds.folders(dir).try_for_each(|feed| usable(&feed))?;
+        Ok(Checked::Stored)
     }
-}
-
-fn found(is_new: bool) -> Checked {
-    if is_new { Checked::New } else { Checked::Stored }
 }
 
 /// Whether a folder that is not there can be created: in the nearest one that is.

@@ -61,6 +61,9 @@ pub enum StoreError {
     /// A link, a folder, a FIFO or a device has the name of a file of the store. It was not opened.
     #[error("{} is not a regular file, as those of a store are: put its file back, or choose another folder", .0.display())]
     NotRegular(PathBuf),
+    /// A folder is where a file of the store is to be written.
+    #[error("{} is a folder, and a file of that name is to be written: move it elsewhere", .0.display())]
+    InTheWay(PathBuf),
     /// Two folders are of the same feed, as when one was copied. Nothing was changed.
     #[error("{} and {} are both of the feed `{feed}`: move the one that is a copy elsewhere", dirs[0].display(), dirs[1].display())]
     Twice {

@@ -66,6 +66,13 @@ pub(crate) struct State {
     pub(crate) place: Option<String>,
 }
 
+impl State {
+    /// Whether it was open in another run of the system: what that was given may not be on the disk.
+    pub(crate) fn is_torn(&self) -> bool {
+        !self.closed && (self.boot.is_none() || self.boot != boot())
+    }
+}
+
 /// Tells this run of the system from earlier ones.
 pub(crate) fn boot() -> Option<String> {
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
@@ -104,10 +111,22 @@ fn put<T: Serialize>(path: &Path, value: &T, sync: bool) -> Result<(), StoreErro
         fs::rename(&temporary, path)
     })();
     if written.is_err() {
+        is_replaceable(path)?;
         // What was there before is still there.
         let _ = fs::remove_file(&temporary);
     }
     written.at(path)
+}
+
+/// # Errors
+///
+/// If a folder is where the file is written before it gets its name.
+pub(crate) fn is_replaceable(path: &Path) -> Result<(), StoreError> {
+    let temporary = temporary(path);
+    match fs::symlink_metadata(&temporary) {
+        Ok(found) if found.is_dir() => Err(StoreError::InTheWay(temporary)),
+        _ => Ok(()),
+    }
 }
 
 pub(crate) fn temporary(path: &Path) -> PathBuf {

@@ -15,15 +15,17 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{StoreError, error::At, files, record, regular};
+use crate::{StoreError, error::At, files, look::Found, record, regular};
 
 /// What this version writes.
 const FORMAT: u64 = 1;
 const FORMAT_FILE: &str = "h3cast-store.json";
 pub(crate) const LOCK_FILE: &str = "lock";
+pub(crate) const STATE_FILE: &str = "state.json";
 pub(crate) const FEEDS: &str = "feeds";
-const REMOVED: &str = ".removed";
-const LOST: &str = ".lost";
+/// What ends the names of feeds' folders that are being removed, and of those that cannot be read.
+pub(crate) const REMOVED: &str = ".removed";
+pub(crate) const LOST: &str = ".lost";
 
 #[derive(Serialize, Deserialize)]
 struct Format {
@@ -39,20 +41,22 @@ pub(crate) struct Folder {
 }
 
 impl Folder {
-    pub(crate) fn open(dir: &Path) -> Result<Self, StoreError> {
+    /// With what is there, of which nothing has changed if this fails.
+    pub(crate) fn open(dir: &Path) -> Result<(Self, Found), StoreError> {
         let created = fs::create_dir_all(dir).map_err(|error| match error.kind() {
             ErrorKind::AlreadyExists => ErrorKind::NotADirectory.into(),
             _ => error,
         });
         created.at(dir)?;
         // Nothing is created where there are files of others.
-        is_new(dir)?;
+        may_be_ours(dir)?;
         let path = dir.join(LOCK_FILE);
         let lock =
             regular::open(&path, File::options().create(true).truncate(false).read(true).write(true)).at(&path)?;
         take(dir, &lock)?;
-        let is_new = is_new(dir)?;
+        let is_new = may_be_ours(dir)?;
         is_ours(dir, &lock, is_new)?;
+        let found = if is_new { Found::default() } else { Found::look(dir)? };
         if is_new {
             files::replace(&dir.join(FORMAT_FILE), &Format { format: FORMAT })?;
         }
@@ -60,7 +64,7 @@ impl Folder {
         let feeds = dir.join(FEEDS);
         fs::create_dir_all(&feeds).at(&feeds)?;
         files::sync_folder(dir)?;
-        Ok(Self { dir: dir.into(), lock })
+        Ok((Self { dir: dir.into(), lock }, found))
     }
 
     /// Another process may open it from now on, though feeds of it may still be there.
@@ -109,7 +113,7 @@ impl Folder {
     }
 
     pub(crate) fn state(&self) -> PathBuf {
-        self.dir.join("state.json")
+        self.dir.join(STATE_FILE)
     }
 
     pub(crate) fn feed(&self, id: u64) -> PathBuf {
@@ -120,35 +124,6 @@ impl Folder {
         self.dir.join(FEEDS)
     }
 
-    /// Its feeds' numbers, and the next one: that of no feed, nor of one that was lost. What was being removed is removed.
-    pub(crate) fn feeds(&self) -> Result<(Vec<u64>, u64), StoreError> {
-        let feeds = self.all_feeds();
-        let (mut ids, mut next) = (Vec::new(), 0);
-        for entry in fs::read_dir(&feeds).at(&feeds)? {
-            let path = entry.at(&feeds)?.path();
-            let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-            // Another name is none that a feed's folder was given.
-            let number = |suffix: &str| name.strip_suffix(suffix).and_then(number);
-            if let Some(id) = number("").or(number(LOST)) {
-                next = next.max(id + 1);
-            }
-            match (number(""), number(REMOVED)) {
-                (Some(id), _) if has_something(&path)? => ids.push(id),
-                // One whose creation broke off has nothing yet.
-                (Some(_), _) => remove_begun(&path)?,
-                (_, Some(_)) => fs::remove_dir_all(&path).at(&path)?,
-                _ => {}
-            }
-        }
-        ids.sort_unstable();
-        Ok((ids, next))
-    }
-
-    /// Where the folder of a feed goes that cannot be read.
-    pub(crate) fn lost(&self, id: u64) -> PathBuf {
-        self.all_feeds().join(format!("{id}{LOST}"))
-    }
-
     /// Where a feed's folder goes until it is removed.
     pub(crate) fn removed(&self, id: u64) -> PathBuf {
         self.dir.join(FEEDS).join(format!("{id}{REMOVED}"))
@@ -156,60 +131,37 @@ impl Folder {
 }
 
 /// The number of a feed, as its folder is named.
-fn number(name: &str) -> Option<u64> {
+pub(crate) fn number(name: &str) -> Option<u64> {
     name.parse().ok().filter(|id: &u64| *id < files::MOST && id.to_string() == name)
 }
 
-/// Whether a feed's folder has more than a creation that broke off.
+/// Whether a folder of the store's is there.
 ///
 /// # Errors
 ///
 /// If it is a link, or no folder: what is elsewhere is not the store's to write.
-fn has_something(dir: &Path) -> Result<bool, StoreError> {
-    if !fs::symlink_metadata(dir).at(dir)?.is_dir() {
-        return Err(StoreError::NotAFolder(dir.into()));
+pub(crate) fn is_own(dir: &Path) -> Result<bool, StoreError> {
+    match fs::symlink_metadata(dir) {
+        Ok(found) if found.is_dir() => Ok(true),
+        Ok(_) => Err(StoreError::NotAFolder(dir.into())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).at(dir),
     }
-    let meta = dir.join("meta.json");
-    match fs::symlink_metadata(&meta) {
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
-        found => return found.map(|_| true).at(&meta),
-    }
-    for entry in fs::read_dir(dir).at(dir)? {
-        if entry.at(dir)?.path().extension().is_some_and(|extension| extension == "records") {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
-/// Removes a feed's folder whose creation broke off, with what that wrote.
+/// Whether a store is to begin there. Also while another process may have it open.
 ///
 /// # Errors
 ///
-/// If it has anything else: then nothing is removed.
-fn remove_begun(dir: &Path) -> Result<(), StoreError> {
-    // `meta.json` and `mark.json` before they had their names, and a file of records.
-    let is_begun = |name: &str| {
-        let stem = name.strip_suffix(".new").unwrap_or_default();
-        matches!(name, "meta.new" | "mark.new" | "mark.json")
-            || (stem.len() == 20 && stem.bytes().all(|byte| byte.is_ascii_digit()))
-    };
-    let mut begun = Vec::new();
-    for entry in fs::read_dir(dir).at(dir)? {
-        let found = entry.at(dir)?;
-        let path = found.path();
-        let is_ours = found.file_name().to_str().is_some_and(is_begun) && found.file_type().at(&path)?.is_file();
-        if !is_ours {
-            return Err(StoreError::Foreign { dir: dir.into(), found: found.file_name().to_string_lossy().into() });
-        }
-        begun.push(path);
-    }
-    begun.iter().try_for_each(|path| fs::remove_file(path).at(path))?;
-    fs::remove_dir(dir).at(dir)
+/// If it can neither begin nor be opened there.
+pub(crate) fn may_be_ours(dir: &Path) -> Result<bool, StoreError> {
+    let is_new = is_new(dir)?;
+    is_own(&dir.join(FEEDS))?;
+    Ok(is_new)
 }
 
 /// Whether nothing is in the folder yet.
-pub(crate) fn is_new(dir: &Path) -> Result<bool, StoreError> {
+fn is_new(dir: &Path) -> Result<bool, StoreError> {
     match files::read::<Format>(&dir.join(FORMAT_FILE))? {
         Some(Format { format }) if format > FORMAT => return Err(StoreError::Newer { dir: dir.into(), format }),
         Some(_) => return Ok(false),

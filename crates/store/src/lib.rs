@@ -49,6 +49,7 @@ mod feed;
 mod files;
 mod folder;
 mod left_out;
+mod look;
 mod notes;
 mod past;
 mod record;

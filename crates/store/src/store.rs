@@ -5,8 +5,7 @@ mod removing;
 mod settling;
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    fs,
+    collections::HashMap,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
@@ -25,9 +24,9 @@ use self::settling::Unsettled;
 use crate::{
     StoreError, StoredFeed,
     clock::Clock,
-    error::At,
-    files::{self, Meta, State},
+    files::{self, State},
     folder::Folder,
+    look::{Feeds, Found, StoredByName},
     shared::{Doubt, Shared},
     work::{Open, Work},
 };
@@ -94,9 +93,6 @@ pub struct FeedInfo {
     pub created_by: Option<String>,
 }
 
-/// Feeds that are there, by name, each with its number.
-type StoredByName = BTreeMap<String, (u64, Meta)>;
-
 /// What all feeds of a store share.
 #[derive(Debug)]
 pub(crate) struct Common {
@@ -157,18 +153,15 @@ impl Store {
     /// stored is changed then. Where only the disk is full, a store that is not new is opened [to be read](Self::is_full).
     pub fn open(dir: impl AsRef<Path>, options: StoreOptions) -> Result<Self, StoreError> {
         let dir = dir.as_ref();
-        let folder = Folder::open(dir)?;
-        let path = folder.state();
-        let last: Option<State> = files::read(&path)?;
-        let boot = files::boot();
+        let (folder, Found { state: last, mut feeds }) = Folder::open(dir)?;
+        feeds.tidy(dir)?;
+        let Feeds { stored, next, .. } = feeds;
         let place = folder.place();
         // The files of a copy may be of different times.
         let copied = last.as_ref().is_some_and(|last| last.place.is_some() && last.place != place);
-        // What another run of the system was given may not be on the disk.
         let crashed = last.filter(|last| !last.closed);
         let is_crashed = crashed.is_some();
-        let torn = crashed.filter(|last| last.boot.is_none() || last.boot != boot);
-        let (stored, next) = scan(&folder, torn.is_some())?;
+        let torn = crashed.filter(State::is_torn);
         let syncs = Arc::<[AtomicU64; 2]>::default();
         let common = Arc::new(Common {
             folder,
@@ -350,32 +343,6 @@ impl Store {
         common.forget_unsettled();
         closed
     }
-}
-
-/// The feeds of a folder, by name, and the number of the next one. Of a store that may be `torn`, those that cannot be
-/// read are moved aside.
-fn scan(folder: &Folder, torn: bool) -> Result<(StoredByName, u64), StoreError> {
-    let mut stored = BTreeMap::new();
-    let (ids, next) = folder.feeds()?;
-    for id in ids {
-        let (dir, path) = (folder.feed(id), folder.feed(id).join("meta.json"));
-        match files::read::<Meta>(&path).and_then(|meta| meta.ok_or(StoreError::Damaged { file: path, at: 0 })) {
-            Ok(meta) => {
-                if let Some((other, meta)) = stored.insert(meta.name.clone(), (id, meta)) {
-                    let dirs = [other, id].map(|id| folder.feed(id));
-                    return Err(StoreError::Twice { feed: meta.name, dirs });
-                }
-            }
-            // It was created shortly before the system stopped.
-            Err(StoreError::Damaged { .. }) if torn => {
-                let to = folder.lost(id);
-                warn!(dir = %to.display(), "a feed that was created shortly before the crash is incomplete: moved its folder aside");
-                fs::rename(&dir, &to).at(&dir)?;
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok((stored, next))
 }
 
 impl Drop for Store {

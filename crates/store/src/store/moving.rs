@@ -9,11 +9,12 @@ use std::{
 use tokio::sync::watch;
 use tracing::{debug, error};
 
-use super::{Common, Inside, Store, scan};
+use super::{Common, Inside, Store};
 use crate::{
     Fsync, StoreError,
     error::At,
     files::{self, State},
+    look::Feeds,
     segment::{self, Known},
     shared::Shared,
     work,
@@ -169,7 +170,9 @@ impl Store {
 impl Inside {
     /// Finds what another process may have changed.
     fn look_again(&mut self, common: &Arc<Common>) -> Result<(), StoreError> {
-        let (stored, next) = scan(&common.folder, false)?;
+        let mut feeds = Feeds::look(common.folder.dir(), false)?;
+        feeds.tidy(common.folder.dir())?;
+        let Feeds { stored, next, .. } = feeds;
         self.next = self.next.max(next);
         *common.stored_lock() = stored;
         // All of it is looked at again.
