@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     Fsync, StoreError,
-    files::{self, Mark},
+    files::{self, Mark, NUMBERS},
     shared::{MOST_AHEAD, Shared, State},
 };
 
@@ -29,7 +29,9 @@ impl Shared {
         let mark = {
             let mut state = self.lock();
             let always = self.common.options.fsync == Fsync::Always;
-            let short = !always && state.mark.reserved.saturating_sub(state.next) < state.ahead / 2;
+            let short = !always
+                && state.mark.reserved < NUMBERS
+                && state.mark.reserved.saturating_sub(state.next) < state.ahead / 2;
             // Nobody gets a number before the store is open, and each start would leave out those of the one before.
             if self.common.is_unopened() || !state.created || state.closed || !(short || known) {
                 return Ok(());
@@ -62,9 +64,21 @@ impl Shared {
 }
 
 impl State {
+    /// Whether there are numbers for so many more chunks.
+    ///
+    /// # Errors
+    ///
+    /// If there are not.
+    pub(crate) fn has_numbers(&self, many: u64) -> Result<(), StoreError> {
+        match many > 0 && self.next.saturating_add(many) > NUMBERS {
+            true => Err(StoreError::UsedUp(self.meta.name.clone())),
+            false => Ok(()),
+        }
+    }
+
     /// The mark that reserves numbers ahead, for `many` chunks at least, and takes none back.
     fn mark_ahead(&self, many: u64) -> Mark {
-        let reserved = self.next.saturating_add(self.ahead + many).max(self.mark.reserved);
+        let reserved = self.next.saturating_add(self.ahead + many).min(NUMBERS).max(self.mark.reserved);
         Mark { reserved, synced: self.mark.synced }
     }
 }

@@ -142,6 +142,7 @@ impl Shared {
             return Err(error.clone());
         }
         self.common.has_room()?;
+        state.has_numbers(batch.chunks.len() as u64)?;
         let always = self.common.options.fsync == Fsync::Always;
         let many = batch.chunks.len() as u64;
         let ready = state.file.is_some() && (always || state.has_room(many)) && !state.torn;

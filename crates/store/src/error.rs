@@ -75,6 +75,9 @@ pub enum StoreError {
     /// The folder is not where it was any more. Nothing is created in its place; once it is back, publishing works again.
     #[error("{} was removed or moved, and nothing is stored any more: put it back (a restart begins an empty store)", .0.display())]
     Gone(PathBuf),
+    /// The feed of that name has given all numbers that there are. None is given twice.
+    #[error("the feed `{0}` has used up its numbers: remove its folder, while no server runs, to begin it again")]
+    UsedUp(String),
     /// A feed of that name has been stored already.
     #[error("the feed `{0}` is open already")]
     Open(String),
@@ -135,6 +138,8 @@ impl From<StoreError> for PublishError {
         match error {
             StoreError::Moved => Self::Ended,
             StoreError::Full(_) => Self::Full(KeeperError::new(error)),
+            // Other feeds can be written.
+            StoreError::UsedUp(_) => Self::Refused(KeeperError::new(error)),
             _ => Self::Keeper(KeeperError::new(error)),
         }
     }

@@ -36,8 +36,11 @@ pub(crate) struct Mark {
     pub(crate) synced: u64,
 }
 
-/// No feed has so many chunks, nor a store so many feeds: such a number is damaged.
+/// A file or folder with such a number for its name is none of the store's.
 pub(crate) const MOST: u64 = 1 << 62;
+/// A feed gives no number from this one on, nor does a store to a feed. It is not reached by counting: a larger one is
+/// damaged, or of others.
+pub(crate) const NUMBERS: u64 = 1 << 61;
 
 /// None of these files is larger, in bytes.
 const LARGEST: u64 = 1 << 20;
@@ -83,7 +86,7 @@ pub(crate) fn boot() -> Option<String> {
 pub(crate) fn mark(dir: &Path) -> Result<Mark, StoreError> {
     let path = dir.join("mark.json");
     let mark: Mark = read(&path)?.unwrap_or_default();
-    match mark.reserved.max(mark.synced) < MOST {
+    match mark.reserved.max(mark.synced) <= NUMBERS {
         true => Ok(mark),
         false => Err(StoreError::Damaged { file: path, at: 0 }),
     }

@@ -130,7 +130,7 @@ impl Folder {
     }
 }
 
-/// The number of a feed, as its folder is named.
+/// The number of a feed, as its folder is named. It may be one that none is given.
 pub(crate) fn number(name: &str) -> Option<u64> {
     name.parse().ok().filter(|id: &u64| *id < files::MOST && id.to_string() == name)
 }

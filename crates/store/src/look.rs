@@ -13,7 +13,7 @@ use tracing::warn;
 use crate::{
     StoreError,
     error::At,
-    files::{self, Meta, State},
+    files::{self, Meta, NUMBERS, State},
     folder::{self, FEEDS, LOST, REMOVED, STATE_FILE},
 };
 
@@ -76,6 +76,9 @@ impl Feeds {
             // Another name is none that a feed's folder was given.
             let number = |suffix: &str| name.strip_suffix(suffix).and_then(folder::number);
             if let Some(id) = number("").or(number(LOST)) {
+                if id >= NUMBERS {
+                    return Err(StoreError::Foreign { dir: all, found: name.into() });
+                }
                 found.next = found.next.max(id + 1);
             }
             match (number(""), number(REMOVED)) {

@@ -16,7 +16,7 @@ pub(crate) use self::mend::{Mend, Mends, mend};
 use crate::{
     StoreError,
     error::At,
-    files,
+    files::{self, NUMBERS},
     notes::Notes,
     record::{HEADER, Header, MAGIC, Record},
     regular,
@@ -171,7 +171,13 @@ fn numbers(dir: &Path) -> Result<Vec<u64>, StoreError> {
         let name = entry.at(dir)?.file_name();
         let number = name.to_str().and_then(|name| name.strip_suffix(".records")?.parse::<u64>().ok());
         // Another name is none that a file was given.
-        numbers.extend(number.filter(|first| *first < files::MOST && path(dir, *first).ends_with(&name)));
+        let Some(first) = number.filter(|first| *first < files::MOST && path(dir, *first).ends_with(&name)) else {
+            continue;
+        };
+        if first > NUMBERS {
+            return Err(StoreError::Damaged { file: path(dir, first), at: 0 });
+        }
+        numbers.push(first);
     }
     numbers.sort_unstable();
     Ok(numbers)
