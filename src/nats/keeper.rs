@@ -3,6 +3,7 @@
 mod batch;
 mod fill;
 mod many;
+mod one;
 mod past;
 mod publish;
 mod pulled;
@@ -45,10 +46,7 @@ use super::{
 };
 use crate::{
     chunk::{Chunk, Epoch},
-    feed::{
-        Budget, Elsewhere, Feed, FeedError, Filler, Keeper, NewChunk, Past, PublishError, PublishedAll, Receipt,
-        Trouble,
-    },
+    feed::{Budget, Elsewhere, Feed, FeedError, Filler, Keeper, NewChunk, Past, PublishError, PublishedAll, Receipt},
     source::Feeding,
 };
 
@@ -79,8 +77,6 @@ pub(super) struct JetStream {
     most: Arc<AtomicU64>,
     /// What the client cannot read of the stream.
     spoiled: Arc<Spoiled>,
-    /// Why it is not filled, in words, if it is not.
-    stalled_by: watch::Sender<Option<String>>,
     /// The stream has other subjects, as was seen by now.
     shared: watch::Sender<bool>,
     /// Viewers are told that numbers are left out. It changes only with the ring, which ends for those who were not.
@@ -157,7 +153,6 @@ impl JetStream {
             direct: Arc::default(),
             most: Arc::default(),
             spoiled: Arc::default(),
-            stalled_by: watch::Sender::default(),
             shared: watch::Sender::new(shared),
             sparse: AtomicBool::new(shared),
             has_older: AtomicU64::default(),
@@ -192,33 +187,22 @@ impl JetStream {
         let (next, now) = self.begins(&info);
         let (feed, filler) = Feed::kept(name, self.clone(), history, epoch, next, now);
         self.connection.presence.add(&self.connection, &self.subject, feed.attendance());
-        let noted = feed.for_list();
         let (keeper, mut unfilled) = (self.clone(), Unfilled { feed: Some(feed.clone()), filler });
         let filling = async move {
             unfilled.feed = None;
             let filler = &unfilled.filler;
-            let denied = watch::Sender::new(None::<String>);
+            let one = one::One::of(filler);
             let watch = async {
                 if !keeper.writable {
                     std::future::pending().await
                 }
-                let note = |why: Option<&KeepError>| drop(denied.send_replace(why.map(ToString::to_string)));
+                let note = |why: Option<&KeepError>| one.deny(why.map(ToString::to_string));
                 allowed::watch(&keeper.connection, &keeper.subject, note).await;
-            };
-            let note = async {
-                let (mut denied, mut stalled) = (denied.subscribe(), keeper.stalled_by.subscribe());
-                loop {
-                    let (first, second) = (denied.borrow_and_update().clone(), stalled.borrow_and_update().clone());
-                    noted.set_trouble(first.or(second).map(Trouble::Other));
-                    // An error would mean that one of the senders is gone, which both outlive this.
-                    tokio::select! { _ = denied.changed() => {}, _ = stalled.changed() => {} }
-                }
             };
             // None of them ends by itself.
             tokio::select! {
-                () = keeper.fill(filler) => {}
+                () = keeper.fill(&one) => {}
                 () = watch => {}
-                () = note => {}
                 () = keeper.forget(|epoch, first| filler.forget_before(epoch, first)) => {}
             }
         };
@@ -278,11 +262,6 @@ impl JetStream {
             self.shared.send_if_modified(|shared| !std::mem::replace(shared, true));
         }
         Ok(info)
-    }
-
-    /// Why it is not filled, in words, if it is not.
-    fn stalled_by(&self) -> Option<String> {
-        self.stalled_by.borrow().clone()
     }
 
     fn is_shared(&self) -> bool {

@@ -29,6 +29,7 @@ mod readiness;
 mod replaced;
 #[path = "../common/serving.rs"]
 mod serving;
+mod stalls;
 mod starting;
 mod systems;
 mod told;

@@ -42,7 +42,7 @@ pub(crate) async fn view(serving: &Serving) -> Viewer {
     view_of(serving, "chat").await
 }
 
-async fn view_of(serving: &Serving, feed: &str) -> Viewer {
+pub(crate) async fn view_of(serving: &Serving, feed: &str) -> Viewer {
     let edge = Edge::of(serving);
     let mut viewer = Viewer::new(&edge.uri(&format!("/stream/{feed}")), edge.trust.clone()).unwrap();
     assert!(matches!(soon("it opens", viewer.next()).await.unwrap(), Some(Event::Opened { .. })));

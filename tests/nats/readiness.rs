@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Waits until that is answered with that status.
-async fn becomes(serving: &Serving, connection: &Connection, path: &str, due: u16) {
+pub(crate) async fn becomes(serving: &Serving, connection: &Connection, path: &str, due: u16) {
     within(path, async {
         while connection.get(&serving.uri(path)).await.unwrap().status != due {
             sleep(Duration::from_millis(50)).await;

@@ -13,10 +13,10 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use super::{AGAIN, JetStream, chunk, epoch, seq, singly::Spells};
+use super::{AGAIN, JetStream, epoch, seq, singly::Spells};
 use crate::{
     chunk::Epoch,
-    feed::{Filler, Keeper},
+    feed::Keeper,
     nats::{counts::Place, error::KeepError, stored::Stored},
     panics,
 };
@@ -37,7 +37,10 @@ pub(super) trait Fill: Sync {
     fn next(&self) -> u64;
     fn renew(&self, epoch: Epoch, next: u64, now: u64);
     fn skip_to(&self, next: u64);
-    fn stall(&self, stalled: bool);
+    /// Tells viewers that nothing new comes, and why, in words, or that it does again.
+    fn stall(&self, why: Option<String>);
+    /// Why nothing new comes, if that is so.
+    fn cause(&self) -> Option<String>;
     fn add(&self, message: &Message, about: &About<'_>);
     fn add_stored(&self, message: Stored);
 }
@@ -93,36 +96,6 @@ impl Short {
     }
 }
 
-impl Fill for Filler {
-    fn epoch(&self) -> Epoch {
-        self.epoch()
-    }
-
-    fn next(&self) -> u64 {
-        self.next()
-    }
-
-    fn renew(&self, epoch: Epoch, next: u64, now: u64) {
-        self.renew(epoch, next, now);
-    }
-
-    fn skip_to(&self, next: u64) {
-        self.skip_to(next);
-    }
-
-    fn stall(&self, stalled: bool) {
-        self.stall(stalled);
-    }
-
-    fn add(&self, message: &Message, about: &About<'_>) {
-        self.add(chunk(message, about));
-    }
-
-    fn add_stored(&self, message: Stored) {
-        self.add(message.chunk());
-    }
-}
-
 impl JetStream {
     /// Fills the feed's ring, or those of its family, as long as it is polled.
     pub(super) async fn fill(&self, filler: &impl Fill) {
@@ -153,49 +126,39 @@ impl JetStream {
                 }
             };
             self.checked.store(false, Ordering::Relaxed);
-            self.stalled_for(match &ended {
+            filler.stall(Some(match &ended {
                 KeepError::Disconnected => self.connection.unreachable(),
                 // Its words are for the log.
                 KeepError::Panicked(_) => "reading it has failed".into(),
                 _ => ended.to_string(),
-            });
-            filler.stall(true);
+            }));
             self.leader.fills(matches!(ended, KeepError::Behind | KeepError::Forgotten { .. }));
             match told.is_news(&ended) {
                 true => warn!(stream = self.stream.name, subject = self.subject, "a feed has stalled: {ended}"),
                 false => debug!(stream = self.stream.name, subject = self.subject, "a feed has stalled: {ended}"),
             }
-            self.can_be_asked().await;
+            self.can_be_asked(filler).await;
             pause = if since.elapsed() > LONGEST_AGAIN { AGAIN } else { (pause * 2).min(LONGEST_AGAIN) };
             sleep(pause).await;
         }
     }
 
-    fn stalled_for(&self, why: String) {
-        self.stalled_by.send_replace(Some(why));
-    }
-
     /// Waits until there is a connection and a leader, and notes which of them is missing. Cancel-safe.
-    async fn can_be_asked(&self) {
+    async fn can_be_asked(&self, filler: &impl Fill) {
         loop {
             if !self.connection.is_connected() {
-                self.stalled_for(self.connection.unreachable());
+                filler.stall(Some(self.connection.unreachable()));
                 self.connection.connected().await;
             }
             if !self.leader.is_silent() {
-                let unreachable = self.connection.unreachable();
                 // It is reached by now, and what it has of the stream is not known yet.
-                self.stalled_by.send_if_modified(|why| {
-                    let was_lost = why.as_ref() == Some(&unreachable);
-                    if was_lost {
-                        *why = Some(KeepError::Unchecked.to_string());
-                    }
-                    was_lost
-                });
+                if filler.cause() == Some(self.connection.unreachable()) {
+                    filler.stall(Some(KeepError::Unchecked.to_string()));
+                }
                 return;
             }
             tokio::select! {
-                () = self.leader.answers(|silence| self.stalled_for(silence.to_string())) => {}
+                () = self.leader.answers(|silence| filler.stall(Some(silence.to_string()))) => {}
                 () = self.connection.lost() => {}
             }
         }
@@ -313,8 +276,7 @@ impl JetStream {
 
     /// It is filled again, or for the first time.
     pub(super) fn resume(&self, filler: &impl Fill, told: &mut Told) {
-        filler.stall(false);
-        self.stalled_by.send_if_modified(|why| why.take().is_some());
+        filler.stall(None);
         self.leader.fills(true);
         if told.has_resumed() {
             info!(stream = self.stream.name, subject = self.subject, "a feed has resumed");

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::{JetStream, chunk, epoch, fill::Fill, seq};
 use crate::{
     chunk::Epoch,
-    feed::{Feed, Filler},
+    feed::{Feed, Filler, Trouble},
     nats::{
         error::KeepError,
         stored::{Stored, stored},
@@ -36,12 +36,13 @@ struct Rings {
     epoch: Epoch,
     /// They are being filled, or are about to be: the consumer continues at `next`, also for feeds that are added.
     running: bool,
-    stalled: bool,
+    /// Why they get nothing new, in words, if they do not.
+    stalled: Option<String>,
 }
 
 impl Rings {
     fn none() -> Self {
-        Self { fillers: HashMap::new(), next: 0, epoch: Epoch(0), running: false, stalled: false }
+        Self { fillers: HashMap::new(), next: 0, epoch: Epoch(0), running: false, stalled: None }
     }
 
     /// What a feed that is added now begins with, if its stream was of that epoch and ended there when it was looked
@@ -122,7 +123,7 @@ impl Many {
         let (feed, filler) = Feed::kept(name, keeper, history, epoch, next, now);
         let link = &self.keeper.connection;
         link.presence.add(link, &subject, feed.attendance());
-        filler.stall(rings.stalled);
+        stall(&filler, rings.stalled.as_ref());
         rings.fillers.insert(subject.clone(), filler);
         self.count.send_replace(rings.fillers.len());
         drop(rings);
@@ -150,9 +151,9 @@ impl Many {
     fn run(&self) -> bool {
         let mut rings = self.lock();
         rings.running = !rings.fillers.is_empty();
-        rings.stalled &= rings.running;
         if !rings.running {
             // There is none that could not be filled.
+            rings.stalled = None;
             self.keeper.leader.fills(true);
         }
         rings.running
@@ -167,13 +168,19 @@ impl Many {
 
     /// Whether its feeds get nothing new at the moment.
     pub(in crate::nats) fn is_stalled(&self) -> bool {
-        self.lock().stalled
+        self.lock().stalled.is_some()
     }
 
     /// Why, in words.
     pub(in crate::nats) fn stalled_by(&self) -> Option<String> {
-        self.is_stalled().then(|| self.keeper.stalled_by()).flatten()
+        self.lock().stalled.clone()
     }
+}
+
+/// Notes why a feed gets nothing new, or that it does, and then tells its viewers.
+fn stall(filler: &Filler, why: Option<&String>) {
+    filler.set_trouble(why.cloned().map(Trouble::Other));
+    filler.stall(why.is_some());
 }
 
 impl Fill for Many {
@@ -199,10 +206,14 @@ impl Fill for Many {
         }
     }
 
-    fn stall(&self, stalled: bool) {
+    fn stall(&self, why: Option<String>) {
         let mut rings = self.lock();
-        rings.stalled = stalled;
-        rings.fillers.values().for_each(|filler| filler.stall(stalled));
+        rings.fillers.values().for_each(|filler| stall(filler, why.as_ref()));
+        rings.stalled = why;
+    }
+
+    fn cause(&self) -> Option<String> {
+        self.stalled_by()
     }
 
     fn add(&self, message: &Message, about: &About<'_>) {
