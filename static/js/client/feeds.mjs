@@ -15,7 +15,7 @@ import { array, object, string } from "./info.mjs";
  * @property {number | undefined} chunks
  * @property {number | undefined} keptBytes in the server's memory
  * @property {number | undefined} storedBytes on its disk, if the feed is stored there
- * @property {string | undefined} epoch of its numbers; undefined: each viewer has a run of its own
+ * @property {string | undefined} epoch of its numbers; undefined: each viewer has a run of its own, or it is not known yet
  * @property {{ chunks: number, bytes: number } | undefined} rate in a second
  * @property {boolean} writable clients publish it
  * @property {boolean} input its command takes what its viewer sends
