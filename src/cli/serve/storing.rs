@@ -194,7 +194,25 @@ fn cannot_open(error: &StoreError, args: &ServeArgs) -> Failure {
         StoreError::Locked { .. } if !args.takes_over() => {
             failed(&format!("{error}, or take over from it with --take-over"))
         }
+        StoreError::Damaged { file, at } => match mended(file) {
+            Some(content) => failed(&format!(
+                "{} is damaged at byte {at}: restore it from a copy, or replace its content with {content} (no feed is \
+                 lost by that)",
+                file.display()
+            )),
+            None => failed(&error.to_string()),
+        },
         _ => failed(&error.to_string()),
+    }
+}
+
+/// What to write to a file of the store's own, whose folder has all feeds, if it is one.
+fn mended(file: &Path) -> Option<&'static str> {
+    match file.file_name()?.to_str()? {
+        "h3cast-store.json" => Some(r#"{"format":1}"#),
+        // Each feed is looked at then, as after a power loss.
+        "state.json" => Some(r#"{"closed":false}"#),
+        _ => None,
     }
 }
 
