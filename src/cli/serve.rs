@@ -203,7 +203,7 @@ async fn serve(
         false => Some(Outlet::start("stdout", super::standard::stdout()).map_err(Failure::running)?),
     };
     // The last that can fail: a server that was taken over drains.
-    let Some(report) = changeover.complete(&server, &estate, &stop).await? else { return Ok(()) };
+    let Some(report) = changeover.complete(&server, &estate, &prepared.mixed(), &stop).await? else { return Ok(()) };
     let shelf = prepared.begin();
     report.log();
     if let Some(control) = &mut control {

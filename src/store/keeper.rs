@@ -51,7 +51,7 @@ pub(super) struct Watched {
     /// The place of its source that was stored last.
     place: Mutex<Option<Bytes>>,
     /// The kind of source that writes it, and whether that is still to be noted with chunks of it.
-    origin: Origin,
+    pub(super) origin: Origin,
     unnoted_origin: AtomicBool,
     /// Who created it, and whether that has to be noted before its first chunk is stored.
     created_by: Mutex<Option<String>>,

@@ -260,6 +260,16 @@ impl Disk {
         stored.into_iter().map(|info| info.name).filter(|name| !open.contains_key(name)).collect()
     }
 
+    /// The open feeds whose stored chunks are of another kind than what their sources would add, each with both kinds:
+    /// what was opened while writes were held.
+    pub(crate) fn mixed(&self) -> Vec<(String, Origin, Origin)> {
+        let mixed = |feed: &Watched| {
+            let stored = Origin::noted(&feed.feed).filter(|stored| stored.mixes(feed.origin))?;
+            Some((feed.feed.name().to_owned(), stored, feed.origin))
+        };
+        self.0.feeds().iter().filter_map(|(_, feed)| mixed(feed)).collect()
+    }
+
     /// Shows in the app's `/metrics` how it is.
     #[must_use]
     pub fn install(&self, app: App) -> App {
@@ -337,8 +347,8 @@ impl Disk {
     }
 
     /// Opens a feed, or begins it, and has `begin` make it one of sources or of clients. What clients wrote is not
-    /// continued by a source of the server, nor the other way around. While writes are held, that is for the old server
-    /// to say.
+    /// continued by a source of the server, nor the other way around. While writes are held, the
+    /// take-over sees to that: see [`mixed`](Self::mixed).
     async fn opened<T: Send + 'static>(
         &self,
         source: &str,

@@ -52,3 +52,23 @@ async fn one_that_hangs_with_the_store_is_named() {
     assert_eq!(first.said().matches(paused).count(), 1, "{}", first.said());
     first.stop().await;
 }
+
+/// Nobody is told to stop what has ended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_has_ended_is_not_named_for_another_that_has_the_store() {
+    let (place, first) = Process::first_with("store-released=stop", &ARGS).await;
+    let mut written = Written::begin(&place).await;
+    let mut second = place.next(&ARGS);
+    first.until("it has released the store", Process::is_stopped).await;
+    second.kill();
+    let lock = File::options().read(true).write(true).open(place.folder().join("store/lock")).unwrap();
+    lock.lock().unwrap();
+    first.go_on();
+    first.until("it waits for the store", |first| first.said().contains("to release the store")).await;
+    let mut third = place.next(&ARGS);
+    third.ended(1).await;
+    third.says("it does not have its store back yet after a take-over that failed: its log says why");
+    lock.unlock().unwrap();
+    written.continues(&first).await;
+    first.stop().await;
+}

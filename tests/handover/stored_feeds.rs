@@ -146,3 +146,50 @@ async fn an_old_server_that_stops_leaves_the_store_to_the_new_one() {
     written.continues(&second).await;
     second.stop().await;
 }
+
+/// Those that the old server does not serve, which are on disk from an earlier one.
+#[tokio::test]
+async fn a_feed_that_the_old_server_does_not_serve_keeps_its_kind_of_source() {
+    let (place, first) =
+        Process::first(&["--store=store", "log=exec:echo a; exec sleep 1000", "x.a=exec:echo a; exec sleep 1000"])
+            .await;
+    for feed in ["log", "x.a"] {
+        followed(&place, feed, "a\n".into()).await.unwrap();
+    }
+    first.stop().await;
+    let mut old = place.rival(&["--store=store", "news=publish"]);
+    old.ready().await;
+    for (sources, feeds) in [
+        (&["log=publish"][..], "`log` (from `exec:`, and here from `publish`)"),
+        (&["x.*=publish"], "`x.a` (from `exec:`, and here from `publish`)"),
+        (&["x.*=publish", "log=publish"], "`log` (from `exec:`, and here from `publish`), `x.a` (from"),
+    ] {
+        let mut new = place.next(&[&["--store=store", "news=publish"], sources].concat());
+        new.ended(2).await;
+        new.says(&format!(
+            "process {} keeps serving: the stored chunks of these feeds are of another kind of source than the new server's: {feeds}",
+            old.pid()
+        ));
+        new.says(". Give each the same kind of source as before, or the new server's source another name");
+        assert_eq!(post(&place, "/stream/news", None, "a\n").await.unwrap().0, 200);
+    }
+    assert!(old.said().contains("this one keeps serving: the stored chunks of these feeds"), "{}", old.said());
+    // One that ends before it has said what it has changes nothing about that.
+    old.stop().await;
+    let mut old = place.start_by(
+        Command::new(env!("CARGO_BIN_EXE_h3cast")),
+        &["--store=store", "news=publish"],
+        "hand-over=stop",
+    );
+    old.ready().await;
+    let mut new = place.next(&["--store=store", "log=publish"]);
+    old.until("the new one is ready", Process::is_stopped).await;
+    old.kill();
+    new.ended(2).await;
+    new.says("the stored chunks of these feeds are of another kind of source than the new server's: `log`");
+    // Nothing was changed: its source continues it.
+    let mut right = place.rival(&["--store=store", "log=exec:echo b; exec sleep 1000"]);
+    right.ready().await;
+    followed(&place, "log", "b\n".into()).await.unwrap();
+    right.stop().await;
+}

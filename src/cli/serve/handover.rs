@@ -52,7 +52,7 @@ use tracing::{info, warn};
 
 pub(super) use self::{dropped::Dropped, old::Yielding, shelf::Shelf};
 use self::{
-    new::{Predecessor, Report},
+    new::{Heir, Predecessor, Report},
     taking::Taking,
 };
 use super::{
@@ -203,11 +203,13 @@ impl Changeover {
         &mut self,
         server: &Server,
         estate: &Estate,
+        mixed: &[String],
         stop: &CancellationToken,
     ) -> Result<Option<Report>, Failure> {
         let Some(old) = self.old.take() else { return Ok((!stop.is_cancelled()).then_some(Report::Nothing)) };
         let status = format!("taking over from process {}", old.pid());
-        let taken = Box::pin(old.hand_over(estate, &self.settings.dropped, &server.addresses().udp, stop));
+        let heir = Heir { estate, dropped: &self.settings.dropped, mixed };
+        let taken = Box::pin(old.hand_over(heir, &server.addresses().udp, stop));
         // It may be until the end of the old one.
         self.manager.waiting(&status, taken).await
     }

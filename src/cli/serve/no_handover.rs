@@ -72,6 +72,7 @@ impl Changeover {
         &mut self,
         _: &Server,
         _: &Estate,
+        _: &[String],
         stop: &CancellationToken,
     ) -> Result<Option<Report>, Failure> {
         Ok((!stop.is_cancelled()).then_some(Report))

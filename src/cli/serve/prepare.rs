@@ -61,6 +61,21 @@ impl Prepared {
         Shelf::default()
     }
 
+    /// The feeds on disk that would have chunks of clients as well as of a source of the server, in words.
+    pub(super) fn mixed(&self) -> Vec<String> {
+        #[cfg(feature = "store")]
+        {
+            let mixed = self.store.iter().flat_map(Disk::mixed);
+            mixed
+                .map(|(name, stored, here)| {
+                    format!("`{name}` (from `{}`, and here from `{}`)", stored.word(), here.word())
+                })
+                .collect()
+        }
+        #[cfg(not(feature = "store"))]
+        Vec::new()
+    }
+
     /// Adds what the source of that name has become.
     fn add(&mut self, name: String, started: Started) {
         self.feeds.extend(started.feed);

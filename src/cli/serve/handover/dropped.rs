@@ -35,13 +35,33 @@ impl Dropped {
     }
 }
 
-/// Feeds of the old server that the new one cannot continue.
+/// Why the new server cannot continue what there is.
 #[derive(Debug)]
-pub(super) struct Lacking(pub(super) Vec<(String, Lack)>);
+pub(super) enum Lacking {
+    /// Feeds of the old server.
+    Feeds(Vec<(String, Lack)>),
+    /// Feeds on disk would have chunks of two kinds of sources, in words.
+    Mixed(String),
+}
+
+impl Lacking {
+    pub(super) fn mixed(feeds: &[String]) -> Self {
+        let shown = feeds.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let more = feeds.len().checked_sub(SHOWN).filter(|more| *more > 0);
+        let more = more.map(|more| format!(", and {more} more")).unwrap_or_default();
+        Self::Mixed(format!(
+            "the stored chunks of these feeds are of another kind of source than the new server's: {shown}{more}. Give \
+             each the same kind of source as before, or the new server's source another name"
+        ))
+    }
+}
 
 impl fmt::Display for Lacking {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(feeds) = self;
+        let feeds = match self {
+            Self::Feeds(feeds) => feeds,
+            Self::Mixed(why) => return f.write_str(why),
+        };
         f.write_str("the new server would not have these feeds of the old one: ")?;
         for (at, (name, lack)) in feeds.iter().take(SHOWN).enumerate() {
             let comma = if at > 0 { ", " } else { "" };

@@ -76,9 +76,12 @@ struct State {
 
 /// What a new server does with the feeds of the old one.
 #[derive(Clone, Copy)]
-struct Heir<'a> {
-    estate: &'a Estate,
-    dropped: &'a [Dropped],
+pub(super) struct Heir<'a> {
+    pub(super) estate: &'a Estate,
+    /// What may be given up.
+    pub(super) dropped: &'a [Dropped],
+    /// Feeds on disk that would get chunks of another kind of source, in words. The old server may not serve them.
+    pub(super) mixed: &'a [String],
 }
 
 /// How it went.
@@ -237,22 +240,25 @@ impl Predecessor {
         ended.map(|_| false).map_err(|refused| refused.of(self.pid))
     }
 
-    /// Takes its feeds over, except for those that may be `dropped`, for a server that could serve now and will read
-    /// these sockets. Gives what to report of it; `None` if this server was told to stop, and the old one keeps serving or
+    /// Takes its feeds over, except for those that may be dropped, for a server that could serve now and will read these
+    /// sockets. Gives what to report of it; `None` if this server was told to stop, and the old one keeps serving or
     /// has ended; once that one may have said that this one is to serve, it is too late for that.
     pub(in crate::cli::serve) async fn hand_over(
         mut self,
-        estate: &Estate,
-        dropped: &[Dropped],
+        heir: Heir<'_>,
         udp: &[SocketAddr],
         stop: &CancellationToken,
     ) -> Result<Option<Report>, Failure> {
         let pid = self.pid;
-        let taken = self.take(Heir { estate, dropped }, udp, stop).await.map_err(|refused| refused.of(pid))?;
+        let taken = self.take(heir, udp, stop).await.map_err(|refused| refused.of(pid))?;
         let Some(outcome) = taken else { return Ok(None) };
         let (state, went) = match outcome {
             Outcome::Go(state) => (state, true),
             Outcome::Ended(Some(state)) => (state, false),
+            // It has not come to what `Heir::find` looks for.
+            Outcome::Ended(None) if !heir.mixed.is_empty() => {
+                return Err(Failure::usage(anyhow::anyhow!("{}", Lacking::mixed(heir.mixed))));
+            }
             Outcome::Ended(None) => {
                 return Ok(Some(Report::Warning(format!(
                     "process {pid} ended before it had handed over: its feeds start over"
@@ -267,7 +273,7 @@ impl Predecessor {
                 Err(error) => warn!(feed = feed.name(), %error, "a feed of the old server starts over"),
             }
         }
-        estate.restore_publications(state.publications);
+        heir.estate.restore_publications(state.publications);
         let continued = continued((feeds, chunks), state.stored, state.drops);
         Ok(Some(match went {
             true => Report::Done(format!("took over from process {pid}: {continued}")),
@@ -419,9 +425,10 @@ impl Heir<'_> {
                 Err(lack) => lacking.push((name.clone(), lack)),
             }
         }
-        match lacking.is_empty() {
-            true => Ok((found, continued, drops)),
-            false => Err(Lacking(lacking)),
+        match (lacking.is_empty(), self.mixed.is_empty()) {
+            (true, true) => Ok((found, continued, drops)),
+            (true, false) => Err(Lacking::mixed(self.mixed)),
+            (false, _) => Err(Lacking::Feeds(lacking)),
         }
     }
 

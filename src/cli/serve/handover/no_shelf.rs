@@ -26,5 +26,9 @@ impl Shelf {
         true
     }
 
+    pub(super) fn is_missing(&self, _: i32) -> Option<bool> {
+        None
+    }
+
     pub(super) async fn leave(&self) {}
 }

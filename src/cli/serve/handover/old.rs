@@ -161,9 +161,13 @@ impl Yielding {
         let busy = || match self.taking.who() {
             _ if self.ending.is_cancelled() => "it stops".into(),
             Some((pid, true)) => format!("process {pid} is taking over from it now"),
-            Some((pid, false)) => {
-                format!("process {pid} has failed to take over, and still uses the store: stop it first")
-            }
+            Some((pid, false)) => match self.shelf.is_missing(pid) {
+                Some(true) => format!("process {pid} has failed to take over, and still uses the store: stop it first"),
+                Some(false) => {
+                    "it does not have its store back yet after a take-over that failed: its log says why".into()
+                }
+                None => format!("it is not done yet with process {pid}, which has failed to take over: try again"),
+            },
             None => "it stops".into(),
         };
         if self.ending.is_cancelled() || self.taking.who().is_some_and(|(_, is_there)| is_there) {
