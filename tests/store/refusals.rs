@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    STORE, first, next, post,
+    STORE, first, lines, next, post,
     process::{Process, soon},
 };
 
@@ -43,6 +43,30 @@ async fn folders_that_are_not_its_own() {
     refused(&place, &free(&with("/proc/h3cast")), "--store: no folder can be created at /proc/h3cast, since /proc")
         .await;
     server.stop().await;
+}
+
+/// What helps with a damaged file of the store is not to remove its folder, which has all feeds.
+#[tokio::test]
+async fn damaged_files_of_the_store() {
+    let (place, server) = first(&["publish"]).await;
+    assert_eq!(post(&place, "/stream", None, "one\n").await.unwrap().0, 200);
+    server.stop().await;
+    for (file, content) in [("h3cast-store.json", r#"{"format":1}"#), ("state.json", r#"{"closed":false}"#)] {
+        let path = place.folder().join("store").join(file);
+        fs::write(&path, "{").unwrap();
+        let why = format!(
+            "--store: store/{file} is damaged at byte 0: restore it from a copy, or replace its content with {content}"
+        );
+        refused(&place, &["publish", "--store", "store"], &why).await;
+        fs::write(&path, content).unwrap();
+        let server = next(&place, &["publish"]).await;
+        assert_eq!(lines(&place, "/stream?from=start", 1).await, ["one\n"], "{file}");
+        server.stop().await;
+    }
+    // That of a feed.
+    fs::write(place.folder().join("store/feeds/0/mark.json"), "{").unwrap();
+    let why = "store/feeds/0/mark.json is damaged at byte 0: restore it from a copy, or remove its folder";
+    refused(&place, &["publish", "--store", "store"], why).await;
 }
 
 /// As one that was in use by a process that has been killed and has not ended yet.
