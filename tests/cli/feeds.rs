@@ -30,13 +30,13 @@ fn the_table_and_the_json() {
         let columns =
             |line: &str| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).map(str::to_owned).collect();
         let rows: Vec<Vec<String>> = rows.lines().map(columns).collect();
-        assert_eq!(rows[0].join(" "), "NAME KIND STATE VIEWERS CHUNKS KEPT NEWEST WRITABLE");
+        assert_eq!(rows[0].join(" "), "NAME KIND STATE VIEWERS CHUNKS IN MEMORY ON DISK NEWEST WRITABLE");
         let row = |name: &str| rows.iter().find(|row| row[0] == name).unwrap_or_else(|| panic!("{told}"));
         assert_eq!(row("chat")[1..5].join(" "), "live open 0 2");
-        assert!(row("chat")[6].ends_with(" s ago") && row("chat")[7] == "yes", "{told}");
-        assert_eq!(row("empty")[1..].join(" "), "live open 0 0 0 B - yes");
+        assert!(row("chat")[6] == "-" && row("chat")[7].ends_with(" s ago") && row("chat")[8] == "yes", "{told}");
+        assert_eq!(row("empty")[1..].join(" "), "live open 0 0 0 B - - yes");
         assert_eq!(row("bad")[1..5].join(" "), "live failed 0 1");
-        assert_eq!((row("default")[1].as_str(), row("default")[7].as_str()), ("on-demand", "no"));
+        assert_eq!((row("default")[1].as_str(), row("default")[8].as_str()), ("on-demand", "no"));
     }
     let got = output(dir.path(), &["feeds", "--json", &server.url]);
     let listed: Value = serde_json::from_slice(&got.stdout).unwrap();
