@@ -50,12 +50,23 @@ fn whole() -> Vec<u8> {
 
 /// Publishes a piece every few milliseconds, to the end; the number says how many were given to the client.
 fn publish(place: &Arc<Place>) -> (tokio::task::JoinHandle<Published>, watch::Receiver<u64>) {
+    publish_up_to(place, watch::channel(CHUNKS).1)
+}
+
+/// The same, of which only the first ones are given to the client until more are allowed.
+fn publish_up_to(
+    place: &Arc<Place>,
+    mut allowed: watch::Receiver<u64>,
+) -> (tokio::task::JoinHandle<Published>, watch::Receiver<u64>) {
     let (given_tx, given) = watch::channel(0);
     let (pieces_tx, pieces) = mpsc::channel(1);
     tokio::spawn(async move {
         for number in 0..CHUNKS {
             // What is published throughout is the point here.
             tokio::time::sleep(Duration::from_millis(10)).await;
+            if allowed.wait_for(|allowed| *allowed > number).await.is_err() {
+                return;
+            }
             if pieces_tx.send(Ok(piece(number))).await.is_err() {
                 return;
             }
@@ -90,7 +101,8 @@ async fn no_viewer_loses_a_chunk_in_two_hand_overs() {
         }
         viewers.spawn(over_tcp(place.clone(), many_tx.clone()));
     }
-    let (published, mut given) = publish(&place);
+    let (allow, allowed) = watch::channel(160);
+    let (published, mut given) = publish_up_to(&place, allowed);
     // All of them read.
     for _ in 0..3 * EACH {
         soon("the viewers", many.recv()).await.unwrap();
@@ -108,10 +120,17 @@ async fn no_viewer_loses_a_chunk_in_two_hand_overs() {
     second.ready().await;
     first.ended(0).await;
     reaches(&mut given, 160).await;
+    // All of them are at the second one before it ends.
+    for _ in 0..3 * EACH {
+        soon("the viewers", many.recv()).await.unwrap();
+    }
 
+    // What comes at the end is only at the third one.
+    allow.send_replace(CHUNKS - 10);
     let mut third = place.next(&["publish", "--connections-per-address", "2000"]);
     third.ready().await;
     second.ended(0).await;
+    allow.send_replace(CHUNKS);
 
     let published = tokio::time::timeout(process::PATIENCE, published).await.expect("published").unwrap();
     assert_eq!(published.bytes, (0..CHUNKS).map(|number| piece(number).len() as u64).sum::<u64>());

@@ -21,7 +21,7 @@ use crate::{
     process::{Place, soon},
 };
 
-/// A viewer has got its first chunk.
+/// A viewer has got its first chunk over a connection.
 pub(crate) struct Seen;
 
 /// What a viewer got to the end.
@@ -37,20 +37,26 @@ struct View {
     hash: Sha256,
     next: u64,
     seen: mpsc::UnboundedSender<Seen>,
+    /// It has got a chunk over this connection.
+    reads: bool,
 }
 
 impl View {
     fn new(seen: mpsc::UnboundedSender<Seen>) -> Self {
-        Self { hash: Sha256::new(), next: 0, seen }
+        Self { hash: Sha256::new(), next: 0, seen, reads: false }
     }
 
     fn chunk(&mut self, seq: u64, bytes: &[u8]) {
         assert_eq!(seq, self.next, "a chunk was lost, or came twice");
         self.hash.update(bytes);
         self.next += 1;
-        if seq == 0 {
+        if !std::mem::replace(&mut self.reads, true) {
             let _ = self.seen.send(Seen);
         }
+    }
+
+    fn opened(&mut self) {
+        self.reads = false;
     }
 
     fn end(self, epoch: Epoch, connections: usize) -> Viewed {
@@ -66,7 +72,10 @@ pub(crate) async fn over_viewer(place: Arc<Place>, transport: Transport, seen: m
     let (mut view, mut epoch, mut connections) = (View::new(seen), None, 0);
     loop {
         match soon("an event", viewer.next()).await.unwrap() {
-            Some(Event::Opened { .. }) => connections += 1,
+            Some(Event::Opened { .. }) => {
+                view.opened();
+                connections += 1;
+            }
             Some(Event::Chunk { cursor, bytes, .. }) => {
                 assert!(epoch.is_none_or(|epoch| epoch == cursor.epoch), "another run of the feed");
                 epoch = Some(cursor.epoch);
@@ -89,6 +98,7 @@ pub(crate) async fn over_tcp(place: Arc<Place>, seen: mpsc::UnboundedSender<Seen
         };
         let left = CHUNKS - view.next;
         let path = format!("/stream?format=frames&from={from}&limit={left}");
+        view.opened();
         match read(&place, &path, &mut view, &mut epoch).await {
             Some(true) => return view.end(epoch.unwrap(), connections + 1),
             Some(false) => connections += 1,
