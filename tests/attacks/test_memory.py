@@ -155,8 +155,9 @@ def test_more_laggards_than_memory(row):
         told |= {"counted": int(victim.metric('h3cast_refused_total{reason="memory"}'))}
         told |= {"cut": int(victim.metric("h3cast_viewers_cut_total"))}
         told |= {"killed": victim.confined.killed()}
-        # How far above 90 % they bring it depends on how fast they come; whether laggards gave way does not.
-        assert watch.refused and watch.pressure and watch.memory <= MEMORY, vars(watch)
+        assert watch.refused and watch.memory <= MEMORY, vars(watch)
+        # Laggards give way above 95 %, or once new viewers have been refused for 5 s (within what is seen of that).
+        assert watch.pressure == 2 or watch.longest > 4, vars(watch)
         assert told["counted"] >= watch.refused and told["cut"] > 0, told
         assert all(follower.pieces > 0.95 * publisher.pieces for follower in followers)
         assert max(follower.longest for follower in followers) <= 2 and watch.longest <= OUT, told
