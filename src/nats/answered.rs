@@ -117,7 +117,7 @@ fn words(answer: &jetstream::Error) -> Option<&'static str> {
         ErrorCode::MAXIMUM_CONSUMERS_LIMIT => {
             "the stream, or the user's account, has as many consumers as it may: delete some, or raise its max_consumers"
         }
-        ErrorCode::STREAM_NOT_FOUND => "there is no such stream: create it",
+        ErrorCode::STREAM_NOT_FOUND => "the stream does not exist: create it",
         ErrorCode::STREAM_SUBJECT_OVERLAP => {
             "another stream stores some of these subjects: read that one, or choose other subjects"
         }
@@ -179,7 +179,7 @@ pub(super) fn answer(error: &(dyn Error + 'static)) -> Option<jetstream::Error> 
     None
 }
 
-/// Whether it says that there is no such stream.
+/// Whether it says that the stream does not exist.
 pub(super) fn is_no_stream(error: &(dyn Error + 'static)) -> bool {
     answer(error).is_some_and(|answer| answer.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }

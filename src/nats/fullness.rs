@@ -13,8 +13,8 @@ use tracing::{info, warn};
 
 use super::error::KeepError;
 
-/// How often at most it is told that a stream is full: where the oldest messages are dropped for their age, there is room
-/// for a few now and then.
+/// The shortest time between two warnings that a stream is full: where the oldest messages are dropped for their age, there
+/// is room for a few now and then.
 const QUIET: Duration = Duration::from_secs(60);
 
 /// Of one stream.

@@ -41,8 +41,8 @@ pub trait Keeper: Send + Sync + 'static {
         })
     }
 
-    /// What its feed is charged to, and what it reads is to stay within: it is told once the feed has a budget. By default
-    /// it does nothing: what is read is charged when it is there.
+    /// Gives it the budget of its feed, called as soon as the feed has one: what it reads should stay within that. By
+    /// default it does nothing, and what is read is charged when it is there.
     fn charge_to(&self, budget: &Budget) {
         let _ = budget;
     }

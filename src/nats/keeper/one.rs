@@ -67,7 +67,7 @@ impl Fill for One<'_> {
         let mut now = self.lock();
         let is_stalled = why.is_some();
         now.stalled = why;
-        // Viewers are told of it as it is noted when they hear that it has stalled.
+        // First: viewers are told the reason that is noted when the stall reaches them.
         self.note(&now);
         self.filler.stall(is_stalled);
     }

@@ -98,13 +98,7 @@ impl JetStream {
             in_doubt |= sent.into_inner() && !is_refused && !self.was_denied(since);
             // By its id it is kept once, however often it is sent. What is denied will be the next time, too.
             let denied = self.connection.denied(&self.subject, began);
-            let until = match why {
-                _ if denied.is_some() => since,
-                KeepError::Full { is_certain: true, .. } => since,
-                KeepError::Full { .. } => began + TRIED_FULL,
-                _ => until,
-            };
-            if until <= Instant::now() + AGAIN {
+            if began + patience(&why, denied.is_some()) <= Instant::now() + AGAIN {
                 // What else is in the way of a stream that is gone says less.
                 let missing = || self.leader.missing().filter(|_| self.connection.is_connected());
                 let why = self.connection.refused(denied.or_else(missing).unwrap_or(why));
@@ -121,6 +115,16 @@ impl JetStream {
             }
             sleep(AGAIN).await;
         }
+    }
+}
+
+/// For how long in all it is tried after that answer: no longer where the next one is certain to be the same.
+fn patience(why: &KeepError, is_denied: bool) -> Duration {
+    match why {
+        _ if is_denied => Duration::ZERO,
+        KeepError::Full { is_certain: true, .. } => Duration::ZERO,
+        KeepError::Full { .. } => TRIED_FULL,
+        _ => TRIED,
     }
 }
 
@@ -215,6 +219,16 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
+
+    #[test]
+    fn what_is_certain_is_told_at_once() {
+        let full = |is_certain| KeepError::Full { why: "full".into(), is_certain };
+        assert_eq!(
+            (patience(&full(true), false), patience(&KeepError::Silent, true)),
+            (Duration::ZERO, Duration::ZERO)
+        );
+        assert_eq!((patience(&full(false), false), patience(&KeepError::Silent, false)), (TRIED_FULL, TRIED));
+    }
 
     /// Has these sizes one after another, and that last number.
     struct Leader(Mutex<Vec<Option<usize>>>, u64);

@@ -31,8 +31,8 @@ impl Feed {
     }
 
     /// Notes why the feed cannot be served as it should be, or that it can: until then it is not
-    /// [ready](crate::Feeds::is_ready). Viewers are told it when the feed stalls, as it is noted by then: note it
-    /// before that.
+    /// [ready](crate::Feeds::is_ready). When the feed stalls, its viewers are told the reason that is noted
+    /// then: note it first.
     pub fn set_trouble(&self, why: Option<Trouble>) {
         self.counters.set_trouble(why);
     }

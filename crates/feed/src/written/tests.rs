@@ -231,7 +231,7 @@ async fn a_name_is_of_the_pattern_whether_there_is_such_a_feed_or_not() {
     for name in ["chat", "chat.a.b", "other"] {
         assert_eq!((feeds.pattern_of(name), feeds.is_ready(name)), (None, None), "{name}");
     }
-    // The pattern is no name, but what `is_ready` may be asked for.
+    // `is_ready` also takes a pattern, which is not the name of a feed.
     assert_eq!((feeds.pattern_of("chat.*"), feeds.is_ready("chat.*")), (None, Some(true)));
     assert_eq!(names(&family), ["chat.a"], "none was created");
     assert!(family.lock().waiting.is_empty());
