@@ -193,6 +193,13 @@ impl Cluster {
         Self { nodes, dir }
     }
 
+    /// Waits until each of them takes connections.
+    pub(crate) async fn listens(&self) {
+        for node in &self.nodes {
+            listens(node.port).await;
+        }
+    }
+
     /// Waits until all three are peers; starts over if one is left out.
     async fn whole(&mut self) {
         let asked: Vec<_> =
@@ -263,6 +270,17 @@ pub(crate) async fn is_whole(servers: &[(String, SocketAddr)]) -> bool {
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+/// Waits until connections to this port are taken.
+pub(crate) async fn listens(port: u16) {
+    soon("the server listens", async {
+        while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+            // Nobody tells: what it writes goes nowhere.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
 }
 
 /// What a server tells of its JetStream.

@@ -5,7 +5,7 @@ use std::path::Path;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 
 use crate::{
-    cluster::{Cluster, free_ports},
+    cluster::{Cluster, free_ports, listens},
     edge::{Edge, chunk_texts, publish, read},
     serving::Serving,
     told::refused,
@@ -194,7 +194,11 @@ async fn servers_without_tls_are_told_at_once() {
     let [websocket, nothing] = free_ports();
     let path = authority.path("websocket.conf");
     std::fs::write(&path, format!("websocket {{ listen: \"127.0.0.1:{websocket}\", no_tls: true }}\n")).unwrap();
-    let _websocket = Cluster::start_with(1, &["-c".to_owned(), path]);
+    let also = Cluster::start_with(1, &["-c".to_owned(), path]);
+    for cluster in [&one, &other, &also] {
+        cluster.listens().await;
+    }
+    listens(websocket).await;
     let ports = [&one, &other].map(|cluster| cluster.nodes[0].port);
     let ca = format!("--nats-ca={}", authority.path("ca.pem"));
     let words = "the server does not offer TLS: write nats:// in place of tls:// (ws:// for wss://)";
