@@ -1,5 +1,7 @@
 // Starts Debian's own Chromium and Firefox, headless, on a fresh profile each time.
 import { accessSync, constants } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
 import puppeteer from 'puppeteer-core';
 import { View } from './view.mjs';
@@ -7,6 +9,8 @@ import { View } from './view.mjs';
 const LAUNCH_MS = 120_000;
 /** Longer than a test takes, so that it says itself what it waited for. */
 const PROTOCOL_MS = 300_000;
+/** Once in a while a browser that is asked to close does not, however long one waits: then it is killed. */
+const CLOSE_MS = 60_000;
 /** Without components Chromium has nothing to update, and not what is in its profile. */
 const COMPONENTS = '--disable-component-update';
 
@@ -21,6 +25,32 @@ function find(chosen, names) {
     } catch {}
   }
   throw new Error(`no browser found: ${chosen ?? names.join(' or ')}; tests/run installs it`);
+}
+
+/**
+ * A browser that is gone once it is closed, and its profile with it unless that is the test's.
+ * @param {import('puppeteer-core').LaunchOptions} options
+ */
+async function launch(options) {
+  const folder = options.userDataDir ?? await mkdtemp(path.join(tmpdir(), 'h3cast-browser-'));
+  // What it has started may write for a moment longer, and longer on a busy machine than puppeteer waits.
+  const remove = async () => {
+    if (!options.userDataDir) await rm(folder, { recursive: true, force: true, maxRetries: 10, retryDelay: 200 });
+  };
+  const launched = { timeout: LAUNCH_MS, protocolTimeout: PROTOCOL_MS, headless: true, ...options, userDataDir: folder };
+  const browser = await puppeteer.launch(launched).catch(async (error) => {
+    await remove();
+    throw error;
+  });
+  const close = browser.close.bind(browser);
+  browser.close = async () => {
+    const { pid } = browser.process() ?? {};
+    // With all that it has started.
+    const timer = setTimeout(() => pid && process.kill(-pid, 'SIGKILL'), CLOSE_MS);
+    await close().finally(() => clearTimeout(timer));
+    await remove();
+  };
+  return browser;
 }
 
 /**
@@ -39,12 +69,9 @@ export function chromium({ trust, quic = true, flags: more = [], profile, names 
       ]
     : [];
   const resolving = names.length > 0 ? [`--host-resolver-rules=${names.map((name) => `MAP ${name} 127.0.0.1`).join(',')}`] : [];
-  return puppeteer.launch({
+  return launch({
     browser: 'chrome',
     executablePath: find(process.env.CHROMIUM, ['chromium', 'google-chrome']),
-    headless: true,
-    timeout: LAUNCH_MS,
-    protocolTimeout: PROTOCOL_MS,
     // Chromium refuses its sandbox to root, which is who runs tests in a container.
     args: [...(process.getuid?.() === 0 ? ['--no-sandbox'] : []), ...quiet, ...trusting, ...more, ...resolving],
     ...(profile && { userDataDir: profile.folder, env: { ...process.env, HOME: profile.folder } }),
@@ -57,12 +84,9 @@ export function chromium({ trust, quic = true, flags: more = [], profile, names 
  * @param {{ prefs?: Record<string, unknown>, profile?: import('./profiles.mjs').Profile, names?: string[] }} [options]
  */
 export function firefox({ prefs = {}, profile, names = [] } = {}) {
-  return puppeteer.launch({
+  return launch({
     browser: 'firefox',
     executablePath: find(process.env.FIREFOX, ['firefox-esr', 'firefox']),
-    headless: true,
-    timeout: LAUNCH_MS,
-    protocolTimeout: PROTOCOL_MS,
     extraPrefsFirefox: { ...(names.length > 0 && { 'network.dns.localDomains': names.join(',') }), ...prefs },
     ...(profile && { userDataDir: profile.folder }),
   });
