@@ -1,5 +1,5 @@
 """A server of the release build, and what it uses."""
-import contextlib, http.client, os, pathlib, subprocess, time, types
+import contextlib, http.client, os, pathlib, socket, subprocess, time, types
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROGRAM = os.environ.get("H3CAST_BIN", ROOT / "target/release/h3cast")
@@ -26,9 +26,9 @@ def memory(pid: int) -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def served(folder: str, *flags: str):
-    """A server of one `publish` feed: its port and its process id."""
-    args = [PROGRAM, "serve", "--listen", "localhost:0", "--http", "localhost:0", "publish", *flags]
+def served(folder: str, *flags: str, under: tuple[str, ...] = ()):
+    """A server of one `publish` feed, started by another program if one is given: its port and its process id."""
+    args = [*under, PROGRAM, "serve", "--listen", "localhost:0", "--http", "localhost:0", "publish", *flags]
     server = subprocess.Popen(args, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         port = int(server.stdout.readline().strip().rstrip("/").rsplit(":", 1)[1])
@@ -49,3 +49,19 @@ def publish(port: int, lines: int) -> float:
     assert response.status == 200, response.read()
     response.read()
     return time.monotonic() - begun
+
+
+def read(port: int, query: str, size: int) -> tuple[float, int]:
+    """Reads a body of so many bytes: the seconds that it took, and how many lines it has."""
+    with contextlib.closing(socket.create_connection(("127.0.0.1", port))) as connection:
+        connection.sendall(f"GET /stream?{query} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
+        begun = time.monotonic()
+        head, _, first = connection.recv(1 << 20).partition(b"\r\n\r\n")
+        assert b" 200 " in head.split(b"\r\n")[0], head
+        got, lines, buffer = len(first), first.count(b"\n"), bytearray(1 << 20)
+        while got < size:
+            many = connection.recv_into(buffer)
+            assert many, f"{got} of {size} bytes"
+            got += many
+            lines += buffer.count(b"\n", 0, many)
+        return time.monotonic() - begun, lines
