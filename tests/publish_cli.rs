@@ -359,7 +359,7 @@ async fn a_server_that_is_killed_and_started_again() {
     first.program.kill().await;
     stdin.write_all(b"three\n").await.unwrap();
     let second = Serving::start(dir.path(), port, &["log=publish"]).await;
-    publish.told("the server was restarted").await;
+    publish.told("the feed was restarted: what follows byte 8 goes").await;
     let mut after = Program::start(dir.path(), &["get", &format!("{url}?from=start&limit=2")]);
     stdin.write_all(b"four\n").await.unwrap();
     assert_eq!((after.line().await, after.line().await), ("three\n".into(), "four\n".into()));
@@ -375,6 +375,26 @@ async fn a_server_that_is_killed_and_started_again() {
     let (_, told, code) = publish.end().await;
     assert!(told.contains("gave up after 0.01 s: no answer from"), "{told}");
     assert_eq!(code, Some(1));
+}
+
+/// A feed that a client creates gives way while it is empty. To its publisher, the one that it then writes to is the first.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_feed_that_gives_way_before_its_first_byte_was_not_restarted() {
+    let dir = tempfile::tempdir().unwrap();
+    let serving = Serving::start(dir.path(), 0, &["chat.*=publish", "--max-feeds=1"]).await;
+    let mut publish = Program::start(dir.path(), &["publish", "-v", "--json", &serving.url("/stream/chat.one")]);
+    // Its feed is there by now, which the answer has named.
+    publish.told("connected; the server has 0 bytes").await;
+    let mut other = Program::start(dir.path(), &["publish", &serving.url("/stream/chat.other")]);
+    other.stdin.take().unwrap().write_all(b"other\n").await.unwrap();
+    let (_, told, code) = other.end().await;
+    assert_eq!(code, Some(0), "{told}");
+    publish.stdin.take().unwrap().write_all(b"one\n").await.unwrap();
+    let (out, told, code) = publish.end().await;
+    assert_eq!(code, Some(0), "{told}");
+    assert!(!told.contains("restarted"), "{told}");
+    let answer: serde_json::Value = serde_json::from_slice(&out).unwrap();
+    assert_eq!((&answer["bytes"], &answer["chunks"]), (&4.into(), &1.into()));
 }
 
 /// A server that makes no sense is not asked again.

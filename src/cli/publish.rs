@@ -188,7 +188,7 @@ fn tell(event: &PublishEvent, log: &Log, trouble: &mut Trouble) {
         }
         PublishEvent::Acknowledged(bytes) => log.say(format_args!("* {} confirmed", many(*bytes, "byte"))),
         PublishEvent::Restarted { published } => {
-            complain(&format!("the server was restarted: what follows byte {published} goes to a new run of the feed"));
+            complain(&format!("the feed was restarted: what follows byte {published} goes to a new run of it"));
         }
         PublishEvent::Recovered { published } if trouble.ends() => {
             complain(&format!("the server accepts it again: {} confirmed", many(*published, "byte")));

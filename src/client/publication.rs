@@ -355,7 +355,9 @@ impl Publication {
         if elsewhere {
             return Ok(());
         }
-        if forgotten || (old.is_some() && new.is_some() && old != new) {
+        // A run that has nothing of it may have given way to another feed: nothing was lost.
+        let another = before > 0 && old.is_some() && new.is_some() && old != new;
+        if forgotten || another {
             tell(PublishEvent::Restarted { published: before });
         }
         if forgotten {

@@ -38,8 +38,8 @@ pub enum PublishEvent {
     },
     /// So much has been published, in bytes.
     Acknowledged(u64),
-    /// The server no longer knows what was published: it was restarted. What follows
-    /// goes to a new run of the feed.
+    /// The feed was restarted, with its server or alone, and what was published is gone. What follows goes to a new run
+    /// of it.
     Restarted {
         /// How much was published before, in bytes.
         published: u64,
