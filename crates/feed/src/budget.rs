@@ -18,6 +18,7 @@ mod turns;
 
 use self::heap::Heap;
 use crate::{Counted, ring::Ring};
+pub(crate) use holding::Gathered;
 use holding::{Holding, RESERVED};
 use meter::Meter;
 pub(crate) use seat::Seat;
@@ -465,6 +466,11 @@ impl Charge {
     pub fn set(&mut self, bytes: u64) {
         self.budget.0.charged.fetch_add(bytes, Ordering::Relaxed);
         self.budget.0.charged.fetch_sub(std::mem::replace(&mut self.bytes, bytes), Ordering::Relaxed);
+    }
+
+    /// Charges that many bytes less.
+    pub(crate) fn lower(&mut self, bytes: u64) {
+        self.set(self.bytes.saturating_sub(bytes));
     }
 }
 

@@ -66,18 +66,33 @@ impl Holding {
 
     /// Charges a batch until its last buffer is dropped: transports keep the buffers of a stream in order.
     pub(crate) fn give(self: &Arc<Self>, batch: &mut [Bytes]) {
-        let cost = batch.iter().map(|buffer| cost::buffer(buffer.len()) + EACH).sum::<usize>() as u64;
+        let cost = cost_of(batch);
         let Some(last) = batch.last_mut() else { return };
-        let before = self.bytes.fetch_add(cost, Ordering::SeqCst);
-        let more = (before + cost).max(self.least) - before.max(self.least);
-        self.budget.0.charged.fetch_add(more, Ordering::Relaxed);
+        self.add(cost);
         *last = Bytes::from_owner(Given { bytes: std::mem::take(last), cost, holding: self.clone() });
     }
 
-    fn taken(&self, cost: u64) {
+    /// Charges what waits for more before it is given: those buffers, and as many bytes in one that is not full.
+    pub(super) fn gather(self: &Arc<Self>, batch: &[Bytes], joined: usize) -> Gathered {
+        let cost = cost_of(batch) + cost::buffer(joined) as u64;
+        self.add(cost);
+        Gathered { cost, holding: self.clone() }
+    }
+
+    fn add(&self, cost: u64) {
+        let before = self.bytes.fetch_add(cost, Ordering::SeqCst);
+        let more = (before + cost).max(self.least) - before.max(self.least);
+        self.budget.0.charged.fetch_add(more, Ordering::Relaxed);
+    }
+
+    fn subtract(&self, cost: u64) {
         let before = self.bytes.fetch_sub(cost, Ordering::SeqCst);
         let less = before.max(self.least) - (before - cost).max(self.least);
         self.budget.0.charged.fetch_sub(less, Ordering::Relaxed);
+    }
+
+    fn taken(&self, cost: u64) {
+        self.subtract(cost);
         self.last.store(self.budget.now(), Ordering::Relaxed);
         self.waits.wake();
     }
@@ -110,6 +125,23 @@ impl Holding {
 impl Drop for Holding {
     fn drop(&mut self) {
         self.budget.0.charged.fetch_sub(self.least, Ordering::Relaxed);
+    }
+}
+
+/// What buffers on their way cost, in bytes.
+fn cost_of(batch: &[Bytes]) -> u64 {
+    batch.iter().map(|buffer| cost::buffer(buffer.len()) + EACH).sum::<usize>() as u64
+}
+
+/// What waits for more is charged until this is dropped.
+pub(crate) struct Gathered {
+    cost: u64,
+    holding: Arc<Holding>,
+}
+
+impl Drop for Gathered {
+    fn drop(&mut self) {
+        self.holding.subtract(self.cost);
     }
 }
 

@@ -11,7 +11,10 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Budget, holding::Holding};
+use super::{
+    Budget,
+    holding::{Gathered, Holding},
+};
 
 /// Between two marks, in milliseconds.
 const BETWEEN: u64 = 1000;
@@ -82,6 +85,11 @@ impl Seat {
         {
             *last = Mark::on(std::mem::take(last), self);
         }
+    }
+
+    /// Charges what no other viewer gets while it waits for more: buffers, and as many bytes in one that is not full.
+    pub(crate) fn gather(&self, batch: &[Bytes], joined: usize) -> Option<Gathered> {
+        self.holding.as_ref().map(|holding| holding.gather(batch, joined))
     }
 
     /// Completes when it may be given more of its own. It is cut then, or has taken some of what it has.

@@ -26,6 +26,11 @@ impl Joined {
         self.0.is_empty()
     }
 
+    /// How many bytes its buffer takes.
+    pub(super) fn capacity(&self) -> usize {
+        self.0.capacity()
+    }
+
     /// Adds a chunk, which may move buffers that are full to `out`. Returns how many bytes it added. With `more`, others
     /// are there already.
     pub(super) fn chunk(

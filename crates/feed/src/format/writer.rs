@@ -13,7 +13,7 @@ use futures_util::{Stream, StreamExt};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::{Cut, Format, beat::Beat, joined::Joined, piece::Framing};
-use crate::{Deliveries, Delivery, EndCursor, Event, FeedError, Viewer, budget::Seat};
+use crate::{Deliveries, Delivery, EndCursor, Event, FeedError, Viewer, budget::Gathered, budget::Seat};
 
 /// What a viewer learns that its budget has cut.
 pub const CUT: &str = "the server is short of memory, and this viewer was too slow: resume after its last chunk";
@@ -48,6 +48,8 @@ pub struct Writer {
     joined: Joined,
     /// There are some of those in what waits.
     own: bool,
+    /// Charges what waits, if there are.
+    waiting: Option<Gathered>,
     /// What is counted of it, if anything is.
     counted: Option<Counted>,
     /// Completes when the viewer may no longer read the feed.
@@ -73,6 +75,7 @@ impl Writer {
             gathered: 0,
             joined: Joined::default(),
             own: false,
+            waiting: None,
             counted: None,
             until: None,
         }
@@ -194,6 +197,12 @@ impl Writer {
                 let gathering = self.gathering.get_or_insert_with(|| Box::pin(sleep(self.coalesce)));
                 if gathering.as_mut().poll(cx).is_pending() {
                     self.gathered = bytes;
+                    self.waiting = None;
+                    if self.own
+                        && let Some(seat) = &self.seat
+                    {
+                        self.waiting = seat.gather(out, self.joined.capacity());
+                    }
                     return Poll::Pending;
                 }
             }
@@ -236,6 +245,7 @@ impl Writer {
             seat.give(out, own || self.own);
         }
         self.own = false;
+        self.waiting = None;
     }
 
     /// While nothing comes: a heartbeat, when it is time.

@@ -65,7 +65,8 @@ impl At {
     }
 }
 
-/// The charge for a chunk of that many bytes or more ends when it is taken; for smaller ones, when the whole piece is.
+/// The charge for a chunk of that many bytes or more ends when it is taken; for smaller ones, when the whole piece is,
+/// since they may share what they were read into.
 const LARGE: usize = 16 << 10;
 
 /// Nothing is read ahead of a chunk of that many bytes: it is as much as may be on its way.
@@ -188,7 +189,7 @@ impl KeptViewer {
                             && let Some(charge) = charge
                         {
                             // It is charged again as it is given.
-                            charge.set(chunks.iter().map(cost).sum());
+                            charge.lower(cost(&chunk));
                         }
                         return Poll::Ready(Some(Event::Chunk(Arc::new(chunk))));
                     }
