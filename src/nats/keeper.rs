@@ -1,6 +1,7 @@
 //! A feed that is one subject of a JetStream stream.
 
 mod batch;
+mod consumer;
 mod fill;
 mod many;
 mod one;
@@ -20,7 +21,6 @@ use std::{
 
 use async_nats::jetstream::{
     self,
-    consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull},
     message::Info as About,
     stream::{Info, Stream},
 };
@@ -52,8 +52,6 @@ use crate::{
 
 /// The time between two tries.
 pub(super) const AGAIN: Duration = Duration::from_millis(250);
-/// How long the server keeps a consumer that nobody asks.
-const INACTIVE: Duration = Duration::from_secs(30);
 /// How many chunks before the newest the ring has when the server starts: those who come again then are
 /// a few chunks behind.
 const BEFORE: u64 = 1000;
@@ -281,22 +279,6 @@ impl JetStream {
         self.direct.load(Ordering::Relaxed)
     }
 
-    /// A consumer of its own, from the feed's number `next` on.
-    async fn consumer(&self, next: u64) -> Result<PullConsumer, KeepError> {
-        let config = pull::Config {
-            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: next + 1 },
-            filter_subject: self.subject.clone(),
-            // What is lost on the way is noticed by its number, and asked for again.
-            ack_policy: AckPolicy::None,
-            max_deliver: 1,
-            inactive_threshold: INACTIVE,
-            memory_storage: true,
-            num_replicas: 1,
-            ..Default::default()
-        };
-        self.handle().await?.create_consumer(config).await.map_err(|error| self.failed(error))
-    }
-
     /// An error of NATS' client about its stream.
     fn failed(&self, error: impl Into<BoxError>) -> KeepError {
         KeepError::of_stream(&self.stream.name, error)
@@ -349,8 +331,8 @@ impl Keeper for JetStream {
                 room.keep(&mut past, turn);
                 Ok::<_, KeepError>(past)
             };
-            // A consumer is deleted also if its viewer has left: it would stay for a while, and a stream takes only so
-            // many.
+            // One with a consumer ends as it would if its viewer has left: those who come and go have no more consumers
+            // made and deleted at once than there are places.
             if is_direct { read.await } else { tokio::spawn(read).await? }
         };
         // A viewer whose client does not read does not poll it, and must not occupy a place meanwhile.

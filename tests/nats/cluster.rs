@@ -79,10 +79,16 @@ impl Node {
         self.child = Some(child);
     }
 
-    /// Has it do nothing any more, until it is killed.
+    /// Has it do nothing any more, until it is killed or resumes.
     pub(crate) fn pause(&self) {
         let id = rustix::process::Pid::from_child(self.child.as_ref().unwrap());
         rustix::process::kill_process(id, rustix::process::Signal::STOP).unwrap();
+    }
+
+    /// Has it continue.
+    pub(crate) fn resume(&self) {
+        let id = rustix::process::Pid::from_child(self.child.as_ref().unwrap());
+        rustix::process::kill_process(id, rustix::process::Signal::CONT).unwrap();
     }
 
     /// Waits until it knows that there is no leader of all streams, as one of a cluster without quorum.

@@ -328,33 +328,3 @@ async fn names_are_not_looked_for_without_a_leader() {
     let all = tokio::time::timeout(std::time::Duration::from_secs(20), all.collect::<Vec<_>>()).await.unwrap();
     assert!(all.iter().all(|status| *status == 503), "{all:?}");
 }
-
-/// A stream takes only so many consumers, and those of viewers who hang up are none of them for long.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs nats-server: `tests/run python nats`"]
-async fn who_hangs_up_leaves_no_consumer() {
-    let cluster = Cluster::start(1);
-    let context = cluster.jetstream().await;
-    let subjects = vec!["logs.a".to_owned()];
-    // Without Direct Get.
-    let config = jetstream::stream::Config { name: "LOGS".into(), subjects, ..Default::default() };
-    context.create_stream(config).await.unwrap();
-    let sent = stream::iter(0..4000).map(async |_| publish(&context, "logs.a", "a line\n").await).buffered(100);
-    sent.collect::<Vec<_>>().await;
-    let logs = format!("logs=nats://{}/logs.a", cluster.addresses());
-    let serving = tokio::task::block_in_place(|| Serving::start(|_| vec![logs]));
-    let edge = Edge::of(&serving);
-    for _ in 0..10 {
-        let connection = serving.connect().await;
-        let uri = edge.uri("/stream/logs?from=start");
-        let answers = stream::iter(0..20).map(async |_| soon("an answer", connection.get(&uri)).await.unwrap());
-        drop(answers.buffered(20).collect::<Vec<_>>().await);
-    }
-    // Sooner than the server removes those that nobody asks.
-    let gone = async {
-        while context.get_stream("LOGS").await.unwrap().cached_info().state.consumer_count != 1 {
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
-    };
-    tokio::time::timeout(std::time::Duration::from_secs(15), gone).await.expect("only the edge's own is left");
-}

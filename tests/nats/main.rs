@@ -8,6 +8,7 @@ mod causes;
 mod cluster;
 #[path = "../common/mod.rs"]
 mod common;
+mod consumers;
 mod credentials;
 mod edge;
 mod failures;

@@ -219,7 +219,8 @@ impl JetStream {
                 filled = self.fill_singly(filler, place, epoch, told) => filled?,
             }
         }
-        let consumer = self.consumer(filler.next()).await?;
+        let mut own = self.own();
+        let consumer = self.create(&mut own, filler.next()).await?;
         let _consumer = self.connection.counts.consumer();
         // When it is made anew after this, its consumers go with it.
         if super::epoch(&self.info().await?) != epoch {

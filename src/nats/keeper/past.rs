@@ -231,11 +231,12 @@ impl JetStream {
     async fn consumed(&self, next: u64) -> Result<Vec<Chunk>, KeepError> {
         let (losses, mut chunks, mut is_all) = (self.connection.losses(), Vec::new(), false);
         let bringing = async {
-            let consumer = self.consumer(next).await?;
+            let mut own = self.own();
+            let consumer = self.create(&mut own, next).await?;
             let brought = self.brought(&consumer, &mut chunks).await;
             is_all = matches!(brought, Ok(true));
-            // It would go by itself, after a while.
-            if self.delete(&consumer).await.is_err() && !is_all {
+            // There are never many more than are used.
+            if !timeout(ANSWER, own.delete()).await.unwrap_or(false) && !is_all {
                 // If the client is gone, that is noticed in a moment.
                 sleep(super::AGAIN).await;
             }

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use async_nats::jetstream::consumer::{PullConsumer, pull};
+use async_nats::jetstream::consumer::pull;
 use futures_util::{FutureExt, StreamExt};
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc, oneshot},
@@ -19,18 +19,15 @@ use tokio::{
 };
 
 use super::{
-    AGAIN, INACTIVE, JetStream, chunk,
+    AGAIN, JetStream, chunk,
+    consumer::{INACTIVE, Own},
     past::{READ_BYTES, READ_CHUNKS},
     seq,
 };
 use crate::{
     chunk::{Chunk, Epoch},
     feed::{Keeper, Past},
-    nats::{
-        connection::{ANSWER, Link},
-        error::KeepError,
-        leader::First,
-    },
+    nats::{connection::Link, error::KeepError, leader::First},
 };
 
 /// After how many pieces a viewer has a consumer, if there is a place; and after how many, if one was of no use.
@@ -153,36 +150,20 @@ impl JetStream {
         asked: mpsc::Receiver<Asked>,
         place: OwnedSemaphorePermit,
     ) {
-        let mut made = Made::No;
-        if let Err(error) = self.bring_by(&mut made, wanted, next, asked).await {
+        let mut own = self.own();
+        if let Err(error) = self.bring_by(&mut own, wanted, next, asked).await {
             tracing::debug!(%error, stream = self.stream.name, "a consumer for what is old is of no use");
         }
-        let is_gone = match &made {
-            Made::No => true,
-            Made::Perhaps => false,
-            Made::Yes(consumer) => {
-                let deleted = async {
-                    self.connection.connected().await;
-                    self.delete(consumer).await
-                };
-                timeout(ANSWER, deleted).await.is_ok_and(|deleted| deleted.is_ok())
-            }
-        };
+        let deleted = own.delete().await;
         // It goes by itself, if it is there. If not, its place stays taken for a while too: clients that read some
         // pieces and hang up would have the servers make and delete consumers all the time.
-        sleep(if is_gone { PAUSE } else { INACTIVE }).await;
+        sleep(if deleted { PAUSE } else { INACTIVE }).await;
         drop(place);
-    }
-
-    pub(super) async fn delete(&self, consumer: &PullConsumer) -> Result<(), KeepError> {
-        let stream = self.handle().await?;
-        stream.delete_consumer(&consumer.cached_info().name).await.map_err(KeepError::nats)?;
-        Ok(())
     }
 
     async fn bring_by(
         &self,
-        made: &mut Made,
+        own: &mut Own,
         wanted: Epoch,
         next: u64,
         mut asked: mpsc::Receiver<Asked>,
@@ -198,10 +179,8 @@ impl JetStream {
         if i64::try_from(info.state.consumer_count).unwrap_or(i64::MAX) >= most / 2 {
             return Err(KeepError::Busy);
         }
-        *made = Made::Perhaps;
         let losses = self.connection.losses();
-        let consumer = self.consumer(next).await?;
-        *made = Made::Yes(Box::new(consumer.clone()));
+        let consumer = self.create(own, next).await?;
         drop(creating);
         // It is of the stream that is there now: it would have gone with another.
         self.info_of(wanted).await?;
@@ -286,14 +265,6 @@ impl JetStream {
         let Some(first) = pieces.first().filter(|_| self.is_sparse()) else { return Ok(true) };
         Ok(seq(self.info_of(wanted).await?.state.first_sequence) <= first.from)
     }
-}
-
-/// Whether there is a consumer of a viewer's own.
-enum Made {
-    No,
-    /// It was requested.
-    Perhaps,
-    Yes(Box<PullConsumer>),
 }
 
 /// What a consumer brings at once.
