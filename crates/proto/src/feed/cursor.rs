@@ -4,6 +4,7 @@
 use std::{
     fmt,
     str::FromStr,
+    sync::atomic::{AtomicU64, Ordering},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -12,11 +13,21 @@ use std::{
 pub struct Epoch(pub u64);
 
 impl Epoch {
-    /// One that no earlier run of this feed had: the time, in milliseconds.
+    /// One that no earlier run of this feed had: the time, in milliseconds; or one more than the last of this process, if
+    /// that is not less.
     #[must_use]
     pub fn now() -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+        let time = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        let mut last = LAST.load(Ordering::Relaxed);
+        loop {
+            let next = time.max(last.saturating_add(1));
+            match LAST.compare_exchange_weak(last, next, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return Self(next),
+                Err(seen) => last = seen,
+            }
+        }
     }
 }
 
@@ -128,6 +139,13 @@ mod tests {
             prop_assert_eq!(cursor.to_string().parse(), Ok(cursor));
             prop_assert!(cursor.to_string().parse::<Cursor>().is_err());
         }
+    }
+
+    /// A feed may be removed and created again within a millisecond, and clocks are set back.
+    #[test]
+    fn no_two_epochs_are_the_same() {
+        let epochs: Vec<_> = (0..1000).map(|_| Epoch::now()).collect();
+        assert!(epochs.is_sorted_by(|one, next| one < next), "{epochs:?}");
     }
 
     #[test]
