@@ -7,7 +7,9 @@ use std::time::Duration;
 /// Longer than anything lasts, and yet it can be added to a time.
 pub(crate) const EVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
-/// The most streams that a connection may be allowed: some 3 MB in each direction.
+/// How many streams a connection is allowed if nothing else is said.
+pub(crate) const STREAMS: u32 = 100;
+/// The most streams that a connection may be allowed: 8.4 MiB in both directions.
 const MOST_STREAMS: u32 = 65_536;
 
 /// What one client may cost: the same over HTTP/1.1, HTTP/2 and HTTP/3.
@@ -59,7 +61,7 @@ impl Default for Limits {
             retry_initials: 500,
             requests_per_address: 2048,
             sessions_per_address: 1024,
-            streams: 100,
+            streams: STREAMS,
             sessions: 16,
             send_timeout: Duration::from_secs(60),
             control_frames: 100,
@@ -223,8 +225,11 @@ impl Limits {
     /// may open in its WebTransport sessions. The next ones wait for their turn in the client. Over QUIC, clients
     /// without a session may open 9 bidirectional streams until they have opened 4, and 5 unidirectional ones until they
     /// have opened those. HTTP/3 itself needs 3 unidirectional streams, which count; they are always allowed. Default
-    /// 100, the least that RFC 9114 §6.1 recommends. Memory is set aside for as many as are allowed, some 50 bytes each,
-    /// for each connection that makes use of it, which no memory budget counts: more than 65,536 count as 65,536.
+    /// 100, the least that RFC 9114 §6.1 recommends. Memory is set aside for as many as are allowed, some 70 bytes each,
+    /// for each connection over QUIC that makes use of it, and counted as [`Snapshot::set_aside`]: more than 65,536 count
+    /// as 65,536.
+    ///
+    /// [`Snapshot::set_aside`]: crate::admission::Snapshot::set_aside
     #[must_use]
     pub fn streams(mut self, streams: u32) -> Self {
         self.streams = streams.min(MOST_STREAMS);

@@ -8,6 +8,7 @@
 //! many begin, and when three quarters of all places are taken. What has not been shown counts for no address, so
 //! that forged packets cannot use up the share of the address that they name.
 
+mod aside;
 mod client;
 mod idlers;
 mod key;
@@ -32,6 +33,7 @@ use std::{
 use tokio::time::timeout;
 
 pub(crate) use self::{
+    aside::Aside,
     client::{Client, Open},
     idlers::{Idler, ListenerPlaces},
     place::{Handshake, Place},

@@ -128,6 +128,11 @@ pub struct Snapshot {
     pub requests: u64,
     /// WebTransport sessions open now.
     pub sessions: u64,
+    /// Bytes of memory that connections over QUIC have set aside for streams which their clients may open, beyond what
+    /// they do with the default of [`Limits::streams`](crate::Limits::streams): up to 8.4 MiB each. They count as soon as
+    /// a connection is allowed these streams. The application may charge them when it is asked for
+    /// [`room`](crate::server::ServerBuilder::room).
+    pub set_aside: u64,
     /// First packets of QUIC connections so far.
     pub initials: u64,
     /// Those of them that were answered with a Retry
@@ -154,6 +159,7 @@ pub(super) struct Tally {
     pub(super) handshakes: AtomicU64,
     pub(super) requests: AtomicU64,
     pub(super) sessions: AtomicU64,
+    pub(super) set_aside: AtomicU64,
     pub(super) initials: AtomicU64,
     pub(super) retries: AtomicU64,
     refused: [AtomicU64; Refusal::ALL.len()],
@@ -167,6 +173,7 @@ impl Default for Tally {
             handshakes: AtomicU64::default(),
             requests: AtomicU64::default(),
             sessions: AtomicU64::default(),
+            set_aside: AtomicU64::default(),
             initials: AtomicU64::default(),
             retries: AtomicU64::default(),
             refused: [const { AtomicU64::new(0) }; Refusal::ALL.len()],
@@ -186,6 +193,7 @@ impl Counters {
             handshakes: get(&tally.handshakes),
             requests: get(&tally.requests),
             sessions: get(&tally.sessions),
+            set_aside: get(&tally.set_aside),
             initials: get(&tally.initials),
             retries: get(&tally.retries),
             refused: std::array::from_fn(|reason| get(&tally.refused[reason])),

@@ -16,7 +16,10 @@ use tracing::debug;
 
 use super::send::lock;
 #[cfg(feature = "server")]
-use crate::counts::{Counts, Protocol};
+use crate::{
+    admission::Aside,
+    counts::{Counts, Protocol},
+};
 use crate::{
     calm::Allowance,
     limits::Limits,
@@ -79,6 +82,9 @@ pub(crate) struct Shared {
     /// Where requests count that are answered here.
     #[cfg(feature = "server")]
     counts: Option<Counts>,
+    /// What the connection sets aside for streams.
+    #[cfg(feature = "server")]
+    aside: Option<Aside>,
 }
 
 impl Shared {
@@ -101,13 +107,15 @@ impl Shared {
             refused_from: AtomicU64::new(u64::MAX),
             #[cfg(feature = "server")]
             counts: None,
+            #[cfg(feature = "server")]
+            aside: None,
         }
     }
 
-    /// Counts requests that are answered before h3 sees them.
+    /// Counts requests that are answered before h3 sees them, and what is set aside for streams.
     #[cfg(feature = "server")]
-    pub(crate) fn counting(mut self, counts: Counts) -> Self {
-        self.counts = Some(counts);
+    pub(crate) fn counting(mut self, counts: Counts, aside: Aside) -> Self {
+        (self.counts, self.aside) = (Some(counts), Some(aside));
         self
     }
 
@@ -124,8 +132,25 @@ impl Shared {
     /// Allows the peer as many streams as one may have. Pages expect that of a session from its
     /// beginning: Chromium fails what it opens beyond, and does not wait.
     pub(crate) fn allow_many_streams(&self) {
+        self.allow_bi_streams();
+        self.allow_uni_streams();
+    }
+
+    fn allow_bi_streams(&self) {
+        #[cfg(feature = "server")]
+        if let Some(aside) = &self.aside {
+            aside.bi(self.limits.streams);
+        }
         self.conn.allow_bi_streams(self.limits.streams);
-        self.conn.allow_uni_streams(self.limits.streams.max(OWN_STREAMS));
+    }
+
+    fn allow_uni_streams(&self) {
+        let streams = self.limits.streams.max(OWN_STREAMS);
+        #[cfg(feature = "server")]
+        if let Some(aside) = &self.aside {
+            aside.uni(streams);
+        }
+        self.conn.allow_uni_streams(streams);
     }
 
     /// Says that the peer opened a bidirectional stream.
@@ -133,14 +158,14 @@ impl Shared {
         self.bi_streams.fetch_max(id / 4 + 1, Ordering::Relaxed);
         self.sessions.bi_came(id);
         if id / 4 + 1 == u64::from(SOME_BI_STREAMS) {
-            self.conn.allow_bi_streams(self.limits.streams);
+            self.allow_bi_streams();
         }
     }
 
     /// The same of a unidirectional one.
     pub(super) fn uni_came(&self, id: u64) {
         if id / 4 + 1 == u64::from(FEW_UNI_STREAMS) {
-            self.conn.allow_uni_streams(self.limits.streams.max(OWN_STREAMS));
+            self.allow_uni_streams();
         }
     }
 

@@ -30,7 +30,7 @@ use super::{
     watch::{Seen, Watch},
 };
 use crate::{
-    admission::{Client, Open, Refusal},
+    admission::{Aside, Client, Open, Refusal},
     connection::{ConnectionHandle, Owner},
     counts::{self, Protocol},
     early::EarlyData,
@@ -39,7 +39,7 @@ use crate::{
     interim::Interim,
     outstanding::LINGER,
     panics,
-    quic::Connection,
+    quic::{Connection, FEW_BI_STREAMS, FEW_UNI_STREAMS},
     reached::Via,
     response,
     service::{self, Context},
@@ -75,7 +75,8 @@ pub(crate) async fn serve(
     Span::current().record("id", owner.handle().id());
     let sessions = Arc::new(Registry::new(context.limits().sessions));
     let shared = Shared::new(conn.clone(), Role::Server, context.limits(), sessions.clone());
-    let shared = Arc::new(shared.counting(context.counts.clone()));
+    let aside = Aside::new(context.admission.counters().clone(), (FEW_BI_STREAMS, FEW_UNI_STREAMS));
+    let shared = Arc::new(shared.counting(context.counts.clone(), aside));
     let (building, accepted) = build(&shared);
     // It waits for the client to allow our control stream.
     let built = tokio::select! {

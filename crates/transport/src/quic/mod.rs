@@ -35,8 +35,8 @@ mod traits;
 #[doc(hidden)]
 pub use config::transport;
 pub(crate) use config::{
-    FEW_UNI_STREAMS, KEEP_ALIVE, OWN_STREAMS, SOME_BI_STREAMS, keep_alive, receive_window, server_transport,
-    whole_send_window,
+    FEW_BI_STREAMS, FEW_UNI_STREAMS, KEEP_ALIVE, OWN_STREAMS, SOME_BI_STREAMS, keep_alive, receive_window,
+    server_transport, whole_send_window,
 };
 pub(crate) use connection::{Acknowledged, Frames, INITIAL_RTT, Loss, Path, linger};
 pub use connection::{Connection, SendDatagramError};
