@@ -40,7 +40,7 @@ pub(super) struct PublishArgs {
     /// replaced or stops does, the rest goes to the next one; what is lost with a connection is not resent.
     #[arg(long)]
     webtransport: bool,
-    /// How long to try to reach the server when it is lost. [default: forever]
+    /// How long to try to reach the server when it is lost or does not answer. [default: forever]
     #[arg(long, value_name = "TIME", value_parser = values::time)]
     retry_for: Option<Duration>,
     /// Print the server's final answer.

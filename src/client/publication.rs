@@ -1,25 +1,28 @@
 //! Publishing to a feed of a server: a lost connection loses and doubles nothing.
 
+mod answer;
 mod error;
+mod patience;
 mod published;
 
 use std::{
     fmt, io,
     pin::{Pin, pin},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use http::{HeaderValue, Request, StatusCode, Uri, header};
-use serde::Deserialize;
 use tokio::time::{Instant, sleep, timeout};
 
+use answer::answer;
 pub use error::{AnswerError, PublishError};
+use patience::Patience;
 pub use published::{PublishEvent, Published};
 
 use super::{
-    ClientResponse, Connection, Token, Trust,
+    Connection, Token, Trust,
     replay::{HOLD, Replay},
     retry::{self, Retry},
     token::Refused as Refusals,
@@ -30,6 +33,9 @@ use crate::source::chunker::Chunking;
 const ACKNOWLEDGE: Duration = Duration::from_secs(10);
 /// How long a server that stops reading may take to say why.
 const WHY: Duration = Duration::from_secs(5);
+/// A server that has taken all that was held after a failure works again, if no more input comes for that long to show
+/// it.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// Publishes to a feed, over HTTP/3.
 ///
@@ -60,6 +66,10 @@ pub struct Publication {
     refusals: Refusals,
     retry: Retry,
     retry_for: Option<Duration>,
+    /// Since when the server has not answered, if it is waited for.
+    waits: Option<Instant>,
+    /// It has taken what was held after a failure, and perhaps takes no more.
+    unproven: bool,
     key: HeaderValue,
     replay: Replay,
     /// How many bytes one request may have.
@@ -99,6 +109,8 @@ impl Publication {
             refusals: Refusals::default(),
             retry: Retry::default(),
             retry_for: None,
+            waits: None,
+            unproven: false,
             key: new_key(),
             replay: Replay::new(false),
             longest: HOLD as u64,
@@ -132,8 +144,11 @@ impl Publication {
         self
     }
 
-    /// How long to try to reach the server, counted from its loss (default: forever, as with `None`). No attempt
-    /// after the first failure lasts longer.
+    /// How long to try to reach the server, and to have what it was sent confirmed (default: forever, as with `None`).
+    /// It counts from the loss of the server, or from when it began not to answer. No attempt begins or lasts after
+    /// that, except while what is sent is on its way, over a slow network.
+    ///
+    /// A server that has not failed is waited for a second at least, and with a limit of zero as long as it takes.
     #[must_use]
     pub fn retry_for(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.retry_for = limit.into();
@@ -169,8 +184,12 @@ impl Publication {
                 Err(error) if error.is_final() && !self.renews(&error) => return Err(error),
                 Err(error) => error,
             };
+            self.unproven = false;
+            if let Some(then) = self.waits.take() {
+                self.retry.counts_from(then);
+            }
             let Some(pause) = error.pause(&mut self.retry) else {
-                return Err(PublishError::GaveUp { after: self.retry_for.unwrap_or_default(), last: Box::new(error) });
+                return Err(PublishError::gave_up(&self.retry, error));
             };
             tell(PublishEvent::Lost { error, pause });
             sleep(pause).await;
@@ -197,24 +216,39 @@ impl Publication {
         if let Some(token) = &self.token_from {
             self.token = Some(token.header().await?);
         }
-        let (deadline, uri, again) = (self.retry.deadline(), self.uri.clone(), self.retry.is_eager(Instant::now()));
+        let (mut patience, again) = (self.patience(), self.retry.is_eager(Instant::now()));
+        self.waits = Some(patience.since);
         let opening = async {
-            let connection = match again {
-                true => Connection::open_again(&self.uri, &self.trust).await?,
-                false => Connection::open(&self.uri, &self.trust).await?,
-            };
-            // Reports at once if publishing is not allowed, and how much of what was sent before has been published.
-            self.ask(&connection, tell).await?;
-            Ok::<_, PublishError>(connection)
+            match again {
+                true => Connection::open_again(&self.uri, &self.trust).await,
+                false => Connection::open(&self.uri, &self.trust).await,
+            }
         };
-        let connection = retry::by(deadline, &uri, opening).await?;
+        let connection = retry::by(patience.until, &self.uri, opening).await?;
+        // Reports at once if publishing is not allowed, and how much of what was sent before has been published.
+        patience.wait(&connection, pin!(self.ask(&connection, tell))).await??;
+        self.waits = None;
         self.opened = true;
         self.refusals.clear();
         tell(PublishEvent::Opened { published: self.replay.acknowledged() });
         loop {
             if self.replay.is_waiting() {
-                self.request(&connection, pieces.as_mut(), tell).await?;
+                // After a failure, the request as a whole has the rest of the time. Otherwise input may take as long as
+                // it likes, and the time counts whenever the server is waited for.
+                let mut patience = self.retry.deadline().map_or_else(|| Patience::new(None), Patience::by);
+                let request = Box::pin(self.request(&connection, pieces.as_mut(), tell));
+                patience.wait(&connection, request).await??;
+            } else if self.unproven && !self.replay.is_finished() {
+                // With more to come, the next request shows it.
+                tokio::select! {
+                    biased;
+                    read = self.read(pieces.as_mut()) => read?,
+                    () = sleep(QUIET) => self.works(tell),
+                }
             } else if self.replay.is_finished() {
+                if self.unproven {
+                    self.works(tell);
+                }
                 connection.close().await;
                 return Ok(());
             } else {
@@ -223,6 +257,11 @@ impl Publication {
                 self.read(pieces.as_mut()).await?;
             }
         }
+    }
+
+    /// With which the server is waited for, from now on.
+    fn patience(&self) -> Patience {
+        self.retry.deadline().map_or_else(|| Patience::new(self.retry_for), Patience::by)
     }
 
     /// Takes the next piece of what is to be published. Cancel-safe.
@@ -267,23 +306,32 @@ impl Publication {
     {
         self.replay.rewind();
         let before = self.replay.acknowledged();
-        let (mut body, mut response) = connection.send_request(self.head(Some(before))).await?;
+        // While the time runs, a request ends after what is held, so that it is known in time whether that is taken.
+        let probes = self.retry.deadline().is_some();
+        let opening = pin!(connection.send_request(self.head(Some(before))));
+        let (mut body, mut response) = self.waiting(connection, opening).await??;
+        self.waits = None;
         let mut time = pin!(sleep(ACKNOWLEDGE));
         let early = loop {
             if let Some(piece) = self.replay.send(self.longest) {
-                let sent = tokio::select! {
-                    early = &mut response => break Some(early),
-                    sent = body.send(piece) => sent,
-                };
-                if let Err(error) = sent {
-                    // The answer says why, if there is one.
-                    let answer = timeout(WHY, &mut response).await;
-                    break Some(answer.unwrap_or(Err(error)));
+                let sending = pin!(async {
+                    tokio::select! {
+                        early = &mut response => Some(early),
+                        sent = body.send(piece) => match sent {
+                            Ok(()) => None,
+                            // The answer says why, if there is one.
+                            Err(error) => Some(timeout(WHY, &mut response).await.unwrap_or(Err(error))),
+                        },
+                    }
+                });
+                if let Some(early) = self.waiting(connection, sending).await? {
+                    break Some(early);
                 }
+                self.waits = None;
                 continue;
             }
             let unacknowledged = self.replay.end() - before;
-            if self.replay.is_finished() || self.replay.is_full() || unacknowledged >= self.longest {
+            if probes || self.replay.is_finished() || self.replay.is_full() || unacknowledged >= self.longest {
                 break None;
             }
             tokio::select! {
@@ -293,24 +341,35 @@ impl Publication {
                 read = self.read(pieces.as_mut()) => read?,
             }
         };
-        let response = match early {
-            Some(early) => early?,
-            None => {
-                // An error here is told by the response.
-                let _ = body.finish().await;
-                response.await?
-            }
-        };
-        match answer(response).await {
+        let answering = pin!(async {
+            let response = match early {
+                Some(early) => early,
+                None => {
+                    // An error here is told by the response.
+                    let _ = body.finish().await;
+                    response.await
+                }
+            };
+            answer(response.map_err(|error| (error.into(), None))?).await
+        });
+        match self.waiting(connection, answering).await? {
             Ok(published) if published.bytes <= before => Err(AnswerError::Nothing { after: before }.into()),
             Ok(published) => {
+                self.waits = None;
                 self.acknowledge(published, tell)?;
-                self.works(tell);
+                if probes {
+                    self.retry.works();
+                    self.unproven = true;
+                } else {
+                    self.works(tell);
+                }
                 Ok(())
             }
             Err((error @ PublishError::Answered { status: StatusCode::PAYLOAD_TOO_LARGE, .. }, _)) => {
                 // It was more than the server takes at once: what it took is what it takes.
-                self.ask(connection, tell).await?;
+                let mut patience = self.patience();
+                patience.wait(connection, pin!(self.ask(connection, tell))).await??;
+                self.waits = None;
                 self.longest = self.replay.acknowledged().saturating_sub(before);
                 if self.longest == 0 { Err(error) } else { Ok(()) }
             }
@@ -323,9 +382,21 @@ impl Publication {
         }
     }
 
+    /// Waits for the server within a request, and notes since when. After a failure, the whole request is bounded.
+    async fn waiting<T>(
+        &mut self,
+        connection: &Connection,
+        event: impl Future<Output = T> + Unpin,
+    ) -> Result<T, PublishError> {
+        let mut patience = Patience::new(self.retry_for.filter(|_| !self.retry.is_failing()));
+        let done = patience.wait(connection, event).await;
+        self.waits.get_or_insert(patience.since);
+        done
+    }
+
     /// What failed before works again.
     fn works(&mut self, tell: &mut impl FnMut(PublishEvent)) {
-        if self.retry.is_failing() {
+        if self.retry.is_failing() || std::mem::take(&mut self.unproven) {
             tell(PublishEvent::Recovered { published: self.replay.acknowledged() });
         }
         self.retry.works();
@@ -372,27 +443,6 @@ impl Publication {
         self.published = published;
         Ok(())
     }
-}
-
-/// What the server has published. With an error comes what it has published all the same, if it says so.
-async fn answer(mut response: ClientResponse) -> Result<Published, (PublishError, Option<Published>)> {
-    let status = response.status;
-    if status == StatusCode::OK {
-        let text = response.body.short().await.map_err(|error| (error.into(), None))?;
-        return serde_json::from_slice(&text).map_err(|error| (AnswerError::Json(error).into(), None));
-    }
-    let problem = response.problem_as::<Refused>().await.unwrap_or_default();
-    let retry_after = retry::retry_after(&response.headers, SystemTime::now());
-    // Another server's may look different.
-    let published = problem.published.and_then(|published| serde_json::from_value(published).ok());
-    Err((PublishError::Answered { status, detail: problem.detail, retry_after }, published))
-}
-
-/// A problem that ends a publication.
-#[derive(Debug, Default, Deserialize)]
-struct Refused {
-    detail: Option<String>,
-    published: Option<serde_json::Value>,
 }
 
 /// The URI with `chunk=` in its query.

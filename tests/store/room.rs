@@ -96,6 +96,7 @@ async fn a_publisher_prints_it_once_and_counts_right() {
         command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     };
     // More than there is room for, in several requests.
+    let begun = std::time::Instant::now();
     let mut first = publish(&["--retry-for", "2s"]);
     let mut input = first.stdin.take().unwrap();
     let writing = tokio::spawn(async move {
@@ -104,6 +105,7 @@ async fn a_publisher_prints_it_once_and_counts_right() {
         while input.write_all(line.as_bytes()).await.is_ok() {}
     });
     let done = soon("it gives up", first.wait_with_output()).await.unwrap();
+    let took = begun.elapsed().as_secs_f64();
     writing.await.unwrap();
     let told = String::from_utf8(done.stderr).unwrap();
     assert_eq!(done.status.code(), Some(1), "{told}");
@@ -113,7 +115,11 @@ async fn a_publisher_prints_it_once_and_counts_right() {
     let lines: Vec<_> = told.lines().collect();
     assert_eq!(lines.len(), 2, "{told}");
     assert!(lines[0].contains("answered 507") && lines[0].contains("until there is room (input waits"), "{told}");
-    assert!(lines[1].contains("gave up after 2 s"), "{told}");
+    // The last attempt begins half a second before the time is over, and is refused.
+    let (_, seconds) = lines[1].split_once("gave up after ").unwrap();
+    let (seconds, why) = seconds.split_once(" s: ").unwrap();
+    assert!((1.5..took).contains(&seconds.parse().unwrap()), "{took}: {told}");
+    assert!(why.starts_with("the server answered 507"), "{told}");
     assert!(stored > 1 << 20 && lines[1].ends_with(&format!("({stored} bytes confirmed)")), "{stored}: {told}");
     // It continues once there is room.
     let mut second = publish(&[]);

@@ -159,8 +159,7 @@ pub(super) async fn publish(
         comes_back = true;
         sent.next = 0;
         let Some(pause) = error.pause(&mut retry) else {
-            let after = retry_for.unwrap_or_default();
-            return Err(failure(PublishError::GaveUp { after, last: Box::new(error) }));
+            return Err(failure(PublishError::gave_up(&retry, error)));
         };
         tell(PublishEvent::Lost { error, pause });
         sleep(pause).await;

@@ -3,6 +3,7 @@
 use std::{io, time::Duration};
 
 use http::StatusCode;
+use tokio::time::Instant;
 
 use crate::{
     client::{
@@ -29,6 +30,9 @@ pub enum PublishError {
         /// How long it asks to wait.
         retry_after: Option<Duration>,
     },
+    /// The server was sent something, and has not answered while it was waited for.
+    #[error("the server has not answered what it was sent")]
+    Unanswered,
     /// The server's answer makes no sense.
     #[error("the server sent an invalid answer: {0}")]
     Answer(#[from] AnswerError),
@@ -41,7 +45,7 @@ pub enum PublishError {
     /// The time to retry is over.
     #[error("gave up after {} s: {last}", after.as_secs_f64())]
     GaveUp {
-        /// For how long.
+        /// For how long it was tried.
         after: Duration,
         /// What failed last.
         last: Box<PublishError>,
@@ -72,6 +76,13 @@ pub enum AnswerError {
 }
 
 impl PublishError {
+    /// It was tried for that long.
+    pub(crate) fn gave_up(retry: &Retry, last: Self) -> Self {
+        // As exact as a person wants to know it.
+        let hundredths = retry.tried(Instant::now()).as_millis() / 10;
+        Self::GaveUp { after: Duration::from_millis(hundredths as u64 * 10), last: Box::new(last) }
+    }
+
     /// How long to wait before the next attempt, or `None` when there is no time for another one.
     pub(crate) fn pause(&self, retry: &mut Retry) -> Option<Duration> {
         let (asked, unanswered) = match self {
@@ -97,6 +108,7 @@ impl PublishError {
             // A request of ours still runs there, as the server sees it, or it knows something else
             // than we do: it is asked again.
             Self::Answered { status, .. } => *status != StatusCode::CONFLICT && retry::is_final(*status),
+            Self::Unanswered => false,
             Self::Answer(_) | Self::Read(_) | Self::Token(_) | Self::GaveUp { .. } => true,
         }
     }

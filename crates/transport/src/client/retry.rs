@@ -54,19 +54,33 @@ pub struct Retry {
     limit: Option<Duration>,
     /// When the first of the failures was, since the last success.
     since: Option<Instant>,
+    /// Since when the time counts, which may be earlier.
+    begun: Option<Instant>,
 }
 
 impl Retry {
-    /// Tries for that long, counted from the first failure on; `None` for ever.
+    /// Tries for that long, counted from the first failure on, or from where [`counts_from`](Self::counts_from) says;
+    /// `None` for ever.
     #[must_use]
     pub fn new(limit: Option<Duration>) -> Self {
-        Self { backoff: Backoff::default(), limit, since: None }
+        Self { backoff: Backoff::default(), limit, since: None, begun: None }
     }
 
     /// It works: what fails next is the first failure.
     pub fn works(&mut self) {
         self.backoff.reset();
-        self.since = None;
+        (self.since, self.begun) = (None, None);
+    }
+
+    /// What fails next has been waited for since then: the time counts from there, unless it counts already.
+    pub fn counts_from(&mut self, then: Instant) {
+        self.begun.get_or_insert(then);
+    }
+
+    /// For how long it has been tried.
+    #[must_use]
+    pub fn tried(&self, now: Instant) -> Duration {
+        self.begun.map_or(Duration::ZERO, |begun| now.saturating_duration_since(begun))
     }
 
     /// Whether the last attempt has failed, and the first of these failures is so recent that the server may be back at
@@ -79,7 +93,7 @@ impl Retry {
     /// When the present attempt must be over; `None` for the first one, and when there is no limit.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.since?.checked_add(self.limit?)
+        self.since.and(self.begun)?.checked_add(self.limit?)
     }
 
     /// Whether the last attempt has failed.
@@ -116,7 +130,8 @@ impl Retry {
 
     /// How much of the time is left for pauses.
     fn left(&mut self, now: Instant) -> Option<Duration> {
-        let tried = now.saturating_duration_since(*self.since.get_or_insert(now));
+        self.since.get_or_insert(now);
+        let tried = now.saturating_duration_since(*self.begun.get_or_insert(now));
         match self.limit {
             Some(limit) => {
                 let last = LAST_ATTEMPT.min(limit / 4);
@@ -221,6 +236,26 @@ mod tests {
         for_ever.failed(start, 0, None);
         assert!(for_ever.failed(start + Duration::from_secs(1 << 32), 0, None).is_some());
         assert_eq!(for_ever.failed(start, 0, Some(Duration::MAX)), Some(LONGEST_ASKED));
+    }
+
+    #[test]
+    fn the_time_counts_from_where_it_was_waited_for() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut retry = Retry::new(Some(Duration::from_secs(60)));
+        retry.counts_from(at(0));
+        assert_eq!((retry.deadline(), retry.tried(at(20_000))), (None, Duration::from_secs(20)));
+        assert!(!retry.is_failing());
+        assert_eq!(retry.unanswered(at(20_000), u64::MAX), Some(SOON_PAUSE), "it has only failed now");
+        assert!(retry.is_eager(at(29_000)));
+        // What is waited for later counts from there, too.
+        retry.counts_from(at(40_000));
+        assert_eq!((retry.deadline(), retry.tried(at(50_000))), (Some(at(60_000)), Duration::from_secs(50)));
+        assert_eq!(retry.failed(at(59_000), 0, None), None);
+        retry.works();
+        assert_eq!(retry.tried(at(60_000)), Duration::ZERO);
+        retry.failed(at(60_000), 0, None);
+        assert_eq!(retry.deadline(), Some(at(120_000)));
     }
 
     #[test]
