@@ -70,6 +70,8 @@ pub struct Publication {
     waits: Option<Instant>,
     /// It has taken what was held after a failure, and perhaps takes no more.
     unproven: bool,
+    /// Why it has failed, in the words of the server, since it worked last.
+    said: Option<PublishError>,
     key: HeaderValue,
     replay: Replay,
     /// How many bytes one request may have.
@@ -111,6 +113,7 @@ impl Publication {
             retry_for: None,
             waits: None,
             unproven: false,
+            said: None,
             key: new_key(),
             replay: Replay::new(false),
             longest: HOLD as u64,
@@ -148,7 +151,9 @@ impl Publication {
     /// It counts from the loss of the server, or from when it began not to answer. No attempt begins or lasts after
     /// that, except while what is sent is on its way, over a slow network.
     ///
-    /// A server that has not failed is waited for a second at least, and with a limit of zero as long as it takes.
+    /// A server that has not failed is waited for half of that time, and a second at least, before the publication connects
+    /// anew; with a limit of zero, as long as it takes. One that takes nothing since its viewers don't, with
+    /// [`Lag::Block`](crate::feed::Lag::Block), does not answer either.
     #[must_use]
     pub fn retry_for(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.retry_for = limit.into();
@@ -188,9 +193,15 @@ impl Publication {
             if let Some(then) = self.waits.take() {
                 self.retry.counts_from(then);
             }
+            let is_silent = matches!(error, PublishError::Unanswered);
             let Some(pause) = error.pause(&mut self.retry) else {
-                return Err(PublishError::gave_up(&self.retry, error));
+                // That it does not answer in time again says less than what it has answered.
+                let last = self.said.take().filter(|_| is_silent).unwrap_or(error);
+                return Err(PublishError::gave_up(&self.retry, last));
             };
+            if !is_silent {
+                self.said = error.said();
+            }
             tell(PublishEvent::Lost { error, pause });
             sleep(pause).await;
         }
@@ -259,7 +270,7 @@ impl Publication {
         }
     }
 
-    /// With which the server is waited for, from now on.
+    /// How long to wait for the server, from now on.
     fn patience(&self) -> Patience {
         self.retry.deadline().map_or_else(|| Patience::new(self.retry_for), Patience::by)
     }
@@ -359,7 +370,7 @@ impl Publication {
                 self.acknowledge(published, tell)?;
                 if probes {
                     self.retry.works();
-                    self.unproven = true;
+                    (self.unproven, self.said) = (true, None);
                 } else {
                     self.works(tell);
                 }
@@ -400,6 +411,7 @@ impl Publication {
             tell(PublishEvent::Recovered { published: self.replay.acknowledged() });
         }
         self.retry.works();
+        self.said = None;
     }
 
     /// What the server has published of a request that it has ended with an error. Whatever else that may mean, it is

@@ -83,6 +83,17 @@ impl PublishError {
         Self::GaveUp { after: Duration::from_millis(hundredths as u64 * 10), last: Box::new(last) }
     }
 
+    /// What the server has said of it, if it has said anything that explains it.
+    pub(super) fn said(&self) -> Option<Self> {
+        match self {
+            // That it still has an attempt of ours explains nothing.
+            Self::Answered { status, detail, retry_after } if *status != StatusCode::CONFLICT => {
+                Some(Self::Answered { status: *status, detail: detail.clone(), retry_after: *retry_after })
+            }
+            _ => None,
+        }
+    }
+
     /// How long to wait before the next attempt, or `None` when there is no time for another one.
     pub(crate) fn pause(&self, retry: &mut Retry) -> Option<Duration> {
         let (asked, unanswered) = match self {

@@ -8,12 +8,12 @@ use tokio::time::{Instant, timeout_at};
 use super::PublishError;
 use crate::client::Connection;
 
-/// So long a server that has not failed is waited for at least, however short the time to try is.
+/// A server that has not failed is waited for so long at least, however short the time to try is.
 const LEAST: Duration = Duration::from_secs(1);
 /// How often it is looked at whether what is sent is still on its way.
 const LOOK: Duration = Duration::from_millis(100);
-/// How long a server that has failed is waited for after the end of the time to try, while it takes what is sent.
-const ON_ITS_WAY: Duration = Duration::from_millis(250);
+/// How long a server that has failed is waited for after it took something, when the time to try is over.
+const ON_ITS_WAY: Duration = Duration::from_secs(1);
 /// What is more than acknowledgements and signs of life, in bytes: a full packet.
 const MOVES: u64 = 1000;
 
@@ -38,9 +38,10 @@ struct Carried {
 }
 
 impl Patience {
-    /// With a server that has not failed, from now on. None has to answer in no time at all.
+    /// With a server that has not failed, from now on: half of the time to try, so that there is some left to connect
+    /// anew, since a server that is gone may be back at the same address. None has to answer in no time at all.
     pub(super) fn new(limit: Option<Duration>) -> Self {
-        let (since, grace) = (Instant::now(), limit.unwrap_or_default().max(LEAST));
+        let (since, grace) = (Instant::now(), (limit.unwrap_or_default() / 2).max(LEAST));
         let until = limit.filter(|limit| !limit.is_zero()).and_then(|_| since.checked_add(grace));
         Self { since, until, grace }
     }
@@ -73,13 +74,23 @@ impl Patience {
         event: impl Future<Output = T>,
     ) -> Result<T, PublishError> {
         let Some(mut until) = self.until else { return Ok(event.await) };
-        let (mut event, mut last) = (pin!(event), carried());
+        let mut event = pin!(event);
+        // Most of what is sent is taken at once.
+        if let Some(done) = event.as_mut().now_or_never() {
+            return Ok(done);
+        }
+        let mut last = carried();
         loop {
             let look = until.min(Instant::now() + LOOK);
             if let Ok(done) = timeout_at(look, &mut event).await {
                 return Ok(done);
             }
             let (now, carries) = (Instant::now(), carried());
+            if now > look + LOOK {
+                // This process itself stood still: what has come meanwhile was not looked at.
+                self.since = now;
+                until = now.checked_add(self.grace).map_or(until, |then| then.max(until));
+            }
             // Without a sign of the server, it is only sent again.
             if carries.sent >= last.sent + MOVES && carries.received > last.received {
                 self.since = now;
@@ -119,7 +130,7 @@ mod tests {
             assert!(since + slack >= expected.1 && since <= expected.1 + slack, "{since:?} {expected:?}");
         };
         let (full, none) = ((2 * MOVES, 2), Duration::ZERO);
-        for (limit, least) in [(Duration::from_millis(10), LEAST), (LEAST, LEAST), (secs(5), secs(5))] {
+        for (limit, least) in [(Duration::from_millis(10), LEAST), (LEAST, LEAST), (secs(6), secs(3))] {
             let patience = || Patience::new(Some(limit));
             near(waited(patience(), none, full).await, (least, none));
             // Signs of life are no progress, nor is what is sent again to a server that is gone.
@@ -136,5 +147,25 @@ mod tests {
         }
         let answer = Patience::new(Some(LEAST)).wait_while(Carried::default, async { 7 }).await;
         assert!(matches!(answer, Ok(7)));
+    }
+
+    /// As after Ctrl-Z and `fg`: the answer may be there, and nobody has read it.
+    #[tokio::test]
+    async fn a_process_that_stood_still_looks_again() {
+        let mut looks = 0;
+        let event = std::future::poll_fn(|cx| {
+            looks += 1;
+            match looks {
+                1 => std::task::Poll::Pending,
+                2 => {
+                    std::thread::sleep(LEAST + 2 * LOOK);
+                    cx.waker().wake_by_ref();
+                    std::task::Poll::Pending
+                }
+                _ => std::task::Poll::Ready(7),
+            }
+        });
+        let answer = Patience::new(Some(LEAST)).wait_while(Carried::default, event).await;
+        assert!(matches!(answer, Ok(7)), "{answer:?}");
     }
 }

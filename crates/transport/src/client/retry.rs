@@ -72,7 +72,7 @@ impl Retry {
         (self.since, self.begun) = (None, None);
     }
 
-    /// What fails next has been waited for since then: the time counts from there, unless it counts already.
+    /// The attempt that fails next began then: the time counts from there, unless it counts already.
     pub fn counts_from(&mut self, then: Instant) {
         self.begun.get_or_insert(then);
     }
