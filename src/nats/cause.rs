@@ -120,6 +120,24 @@ pub(super) struct Denied {
     is_inbox: bool,
 }
 
+/// What the names of this server's consumers begin with.
+pub(super) const NAMES: &str = "h3cast-";
+/// What they are asked for with, and deleted.
+pub(super) const CREATE: &str = "CREATE";
+pub(super) const DELETE: &str = "DELETE";
+
+/// Where all consumers of a stream are created or deleted: a user may do either for each of them, or for none.
+pub(super) fn subject_of(verb: &str, stream: &str) -> String {
+    format!("$JS.API.CONSUMER.{verb}.{stream}.>")
+}
+
+/// The same for the subject of one of this server's.
+fn subject_of_all(subject: &str) -> Option<String> {
+    let (verb, rest) = subject.strip_prefix("$JS.API.CONSUMER.")?.split_once('.')?;
+    let (stream, consumer) = rest.split_once('.')?;
+    consumer.starts_with(NAMES).then(|| subject_of(verb, stream))
+}
+
 impl Denied {
     /// `inbox` is what the subjects of answers begin with: one is like another.
     pub(super) fn of(text: &str, inbox: &str) -> Option<Self> {
@@ -128,7 +146,10 @@ impl Denied {
         let what = if lower[at..].contains("subscription") { SUBSCRIBE } else { PUBLISH };
         let subject = text.split('"').nth(1)?;
         let is_inbox = subject.strip_prefix(inbox).is_some_and(|rest| rest.starts_with('.'));
-        let subject = if is_inbox { format!("{inbox}.>") } else { subject.to_owned() };
+        let subject = match is_inbox {
+            true => format!("{inbox}.>"),
+            false => subject_of_all(subject).unwrap_or_else(|| subject.to_owned()),
+        };
         Some(Self { what, subject, is_inbox })
     }
 
@@ -198,6 +219,12 @@ mod tests {
         let denied =
             Denied::of(r#"nats: Permissions Violation for Publish to "$JS.API.STREAM.NAMES""#, "_INBOX").unwrap();
         assert_eq!((denied.what, denied.subject.as_str()), ("publish to", "$JS.API.STREAM.NAMES"));
+        // Each consumer has another name: it is one permission all the same.
+        for subject in ["CREATE.LOGS.h3cast-abc.logs.a", "CREATE.LOGS.h3cast-def.logs.>"] {
+            let denied =
+                Denied::of(&format!("Permissions Violation for Publish to \"$JS.API.CONSUMER.{subject}\""), "_INBOX");
+            assert_eq!(denied.unwrap().subject, subject_of(CREATE, "LOGS"));
+        }
         let denied = |inbox| Denied::of(r#"Permissions Violation for Subscription to "_INBOX_a.b.*""#, inbox).unwrap();
         let own = denied("_INBOX_a");
         assert_eq!((own.what, own.subject.as_str(), own.concerns("any")), ("subscribe to", "_INBOX_a.>", true));

@@ -38,6 +38,8 @@ pub(super) const TOLD: usize = 32;
 const READS: usize = 32;
 /// How many of them have a consumer of their own, as long as they keep reading.
 const READERS: usize = 8;
+/// How many of this server's consumers are deleted at once.
+const DELETIONS: usize = 8;
 /// How many feeds of patterns are looked for at once that are not there yet; others wait.
 const LOOKS: usize = 4;
 /// How many messages of a subscription wait until they are taken. What arrives while there are as many is lost.
@@ -97,6 +99,8 @@ pub(super) struct Link {
     pub(super) readers: Arc<Semaphore>,
     /// The place for the one who looks whether there is room for a consumer, and makes it.
     pub(super) creating: Arc<Semaphore>,
+    /// Places for those who delete one.
+    pub(super) deleting: Arc<Semaphore>,
     /// Places for those who look for feeds.
     pub(super) looks: Arc<Semaphore>,
     /// Places for batches on their way.
@@ -184,8 +188,8 @@ impl Connections {
         let (making, Seen { state, denied, choice: servers, shown }) = Making::new(servers, access);
         let (current, keeping) = making.keep().await?;
         self.counts.add(state.clone());
-        let [reads, readers, creating, looks, batches, large] =
-            [READS, READERS, 1, LOOKS, BATCHES, 1].map(|places| Arc::new(Semaphore::new(places)));
+        let [reads, readers, creating, deleting, looks, batches, large] =
+            [READS, READERS, 1, DELETIONS, LOOKS, BATCHES, 1].map(|places| Arc::new(Semaphore::new(places)));
         let (counts, leaders) = (self.counts.clone(), Leaders::default());
         let presence = Presence::new(
             self.teller.connection(),
@@ -200,6 +204,7 @@ impl Connections {
             reads,
             readers,
             creating,
+            deleting,
             looks,
             batches,
             large,

@@ -331,8 +331,8 @@ impl Keeper for JetStream {
                 room.keep(&mut past, turn);
                 Ok::<_, KeepError>(past)
             };
-            // One with a consumer ends as it would if its viewer has left: those who come and go have no more consumers
-            // made and deleted at once than there are places.
+            // A reading by a consumer runs to its end even if its viewer has left: so those who come and go have no more
+            // consumers made and deleted at once than there are places.
             if is_direct { read.await } else { tokio::spawn(read).await? }
         };
         // A viewer whose client does not read does not poll it, and must not occupy a place meanwhile.

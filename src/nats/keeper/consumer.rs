@@ -1,8 +1,8 @@
 //! Consumers of this server, which are deleted with what reads them.
 //!
-//! JetStream removes one that nobody asks after a while. Until then it takes one of the places that a stream has. So
-//! however a reading ends, also where its viewer leaves, its time is over or its consumer is not confirmed, the consumer
-//! is deleted: its name is known before it is created.
+//! After a while, JetStream removes one that nobody asks for messages. Until then it takes one of the places that a stream
+//! has. So however a reading ends, also where its viewer leaves, its time is over or its consumer is not confirmed, the
+//! consumer is deleted, unless the process ends: its name is known before it is created.
 
 use std::time::Duration;
 
@@ -19,7 +19,11 @@ use tokio::{
 };
 
 use super::{AGAIN, JetStream};
-use crate::nats::{connection::Link, error::KeepError};
+use crate::nats::{
+    cause::{CREATE, DELETE, NAMES, subject_of},
+    connection::Link,
+    error::KeepError,
+};
 
 /// How long the server keeps a consumer that nobody asks.
 pub(super) const INACTIVE: Duration = Duration::from_secs(30);
@@ -46,11 +50,12 @@ impl JetStream {
     /// One that is not there yet.
     pub(super) fn own(&self) -> Own {
         let mut name = [0; 12];
+        // Without it, names are the same, and a consumer of another reading may be deleted: it is read again.
         let _ = crate::identity::provider().secure_random.fill(&mut name);
         Own {
             connection: self.connection.clone(),
             stream: self.stream.name.clone(),
-            name: format!("h3cast-{}", URL_SAFE_NO_PAD.encode(name)),
+            name: format!("{NAMES}{}", URL_SAFE_NO_PAD.encode(name)),
             state: State::None,
         }
     }
@@ -70,12 +75,18 @@ impl JetStream {
             ..Default::default()
         };
         let stream = self.handle().await?;
+        if !self.connection.is_connected() {
+            // It would be asked for once the connection is there, when nobody reads it any more.
+            return Err(KeepError::Disconnected);
+        }
+        let since = Instant::now();
         own.state = State::Asked;
         let created = stream.create_consumer(config).await.map_err(|error| {
-            if let ConsumerErrorKind::JetStream(_) = error.kind() {
+            let denied = self.connection.denied(&subject_of(CREATE, &self.stream.name), since);
+            if denied.is_some() || matches!(error.kind(), ConsumerErrorKind::JetStream(_)) {
                 own.state = State::None;
             }
-            self.failed(error)
+            denied.unwrap_or_else(|| self.failed(error))
         })?;
         own.state = State::There;
         Ok(created)
@@ -115,16 +126,19 @@ impl Drop for Own {
 /// come after an answer that it is not.
 async fn delete(connection: Link, stream: String, name: String, is_certain: bool) -> bool {
     let (since, mut pause) = (Instant::now(), AGAIN);
-    let subject = format!("$JS.API.CONSUMER.DELETE.{stream}.{name}");
+    let subject = subject_of(DELETE, &stream);
     let deleting = async {
         loop {
             connection.connected().await;
+            // There may be many, for instance when the connection is there again.
+            let place = connection.deleting.acquire().await;
             match connection.now().jetstream.delete_consumer_from_stream(&name, &stream).await {
                 Ok(_) => return true,
                 Err(error) if is_certain && is_gone(&error.kind()) => return true,
                 Err(_) if connection.denied(&subject, since).is_some() => return false,
                 Err(_) => {}
             }
+            drop(place);
             sleep(pause).await;
             pause = (pause * 2).min(LONGEST_AGAIN);
         }

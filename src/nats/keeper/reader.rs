@@ -154,10 +154,11 @@ impl JetStream {
         if let Err(error) = self.bring_by(&mut own, wanted, next, asked).await {
             tracing::debug!(%error, stream = self.stream.name, "a consumer for what is old is of no use");
         }
+        let begun = Instant::now();
         let deleted = own.delete().await;
         // It goes by itself, if it is there. If not, its place stays taken for a while too: clients that read some
         // pieces and hang up would have the servers make and delete consumers all the time.
-        sleep(if deleted { PAUSE } else { INACTIVE }).await;
+        sleep(if deleted { PAUSE } else { INACTIVE.saturating_sub(begun.elapsed()).max(PAUSE) }).await;
         drop(place);
     }
 
