@@ -46,9 +46,17 @@ async function launch(options) {
   browser.close = async () => {
     const { pid } = browser.process() ?? {};
     // With all that it has started.
-    const timer = setTimeout(() => pid && process.kill(-pid, 'SIGKILL'), CLOSE_MS);
-    await close().finally(() => clearTimeout(timer));
-    await remove();
+    const timer = setTimeout(() => {
+      try {
+        if (pid) process.kill(-pid, 'SIGKILL');
+      } catch {} // it is gone by now
+    }, CLOSE_MS);
+    try {
+      await close();
+    } finally {
+      clearTimeout(timer);
+      await remove();
+    }
   };
   return browser;
 }
