@@ -356,7 +356,7 @@ impl Publication {
             let response = match early {
                 Some(early) => early,
                 None => {
-                    // An error here is told by the response.
+                    // If this fails, the response says why.
                     let _ = body.finish().await;
                     response.await
                 }

@@ -46,6 +46,20 @@ impl Asked {
         };
         self.left.retain(|name| !self.gone.contains(name));
     }
+
+    /// Waits until only the one that fills the edge's ring is left, and is none of those before. However long that takes:
+    /// the stream's server removes those that nobody asks, but that is not to be left to it.
+    async fn one_is_left(&mut self, context: &jetstream::Context, before: &HashSet<String>) {
+        within("only the edge's own is left", async {
+            while self.left.len() != 1 || !self.left.is_disjoint(before) || consumers(context).await != self.left {
+                tokio::select! {
+                    () = self.next() => {}
+                    () = sleep(Duration::from_millis(50)) => {}
+                }
+            }
+        })
+        .await;
+    }
 }
 
 async fn consumers(context: &jetstream::Context) -> HashSet<String> {
@@ -75,16 +89,7 @@ async fn who_hangs_up_leaves_no_consumer() {
         }
     })
     .await;
-    // However long it takes: the stream's server removes those that nobody asks, and is not to be left to it.
-    within("only the edge's own is left", async {
-        while asked.left.len() != 1 || consumers(&context).await != asked.left {
-            tokio::select! {
-                () = asked.next() => {}
-                () = sleep(Duration::from_millis(50)) => {}
-            }
-        }
-    })
-    .await;
+    asked.one_is_left(&context, &HashSet::new()).await;
     assert!(asked.gone.len() > 1, "some viewers had one: {:?}", asked.gone);
 }
 
@@ -122,13 +127,5 @@ async fn a_server_that_was_silent_is_left_no_consumer() {
         while !matches!(late.next().await.unwrap(), Some(Event::Chunk { .. })) {}
     })
     .await;
-    within("only the one that fills its ring is left", async {
-        while asked.left.len() != 1 || !asked.left.is_disjoint(&before) || consumers(&context).await != asked.left {
-            tokio::select! {
-                () = asked.next() => {}
-                () = sleep(Duration::from_millis(50)) => {}
-            }
-        }
-    })
-    .await;
+    asked.one_is_left(&context, &before).await;
 }

@@ -17,7 +17,7 @@ const ON_ITS_WAY: Duration = Duration::from_secs(1);
 /// What is more than acknowledgements and signs of life, in bytes: a full packet.
 const MOVES: u64 = 1000;
 
-/// Waits until a moment, and after it only while what was sent is on its way: a slow network is no silent server.
+/// Waits until a given moment, and longer only while data is still on its way: a slow network is not a silent server.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Patience {
     /// Since when the server has taken nothing and answered nothing.

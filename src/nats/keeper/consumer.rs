@@ -146,7 +146,7 @@ async fn delete(connection: Link, stream: String, name: String, is_certain: bool
     timeout_at(since + INACTIVE, deleting).await.unwrap_or(false)
 }
 
-/// Whether there is no such consumer, or no such stream.
+/// Whether the consumer or its stream no longer exists.
 fn is_gone(answer: &ConsumerErrorKind) -> bool {
     let ConsumerErrorKind::JetStream(error) = answer else { return false };
     [ErrorCode::CONSUMER_NOT_FOUND, ErrorCode::STREAM_NOT_FOUND].contains(&error.error_code())
